@@ -1,0 +1,197 @@
+"""Images: finding, reading and resizing them, with one rule each for depth, colour and orientation."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from pradot.errors import PradotError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""File endings taken for images, in any case."""
+
+
+def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+    """Read an image as RGB in [0, 1].
+
+    Parameters
+    ----------
+    image : str, Path, PIL.Image.Image or np.ndarray
+        A file or PIL image of any colour mode, or an array `(height, width)` or `(height, width, 3)`, the channels
+        red, green, blue, of dtype uint8, uint16, bool, or float in [0, 1].
+
+    Returns
+    -------
+    np.ndarray
+        `(height, width, 3)`, float32 in [0, 1], never sharing memory with `image`.
+
+    Raises
+    ------
+    PradotError
+        If the file is missing, empty, cut short or no image, or if values or shape are none of those above.
+        An image is never skipped.
+
+    Notes
+    -----
+    - 8 bit values are divided by 255 and 16 bit values by 65535; images of 32 bit integers are taken for 16 bit ones
+      and must lie in 0 to 65535; images of 32 bit floats must lie in [0, 1]. Pillow keeps only the upper 8 bits of
+      16 bit *colour* files.
+    - Grey becomes three equal channels; transparency is dropped; of several pages or frames the first is read.
+    - The EXIF orientation is applied, so height and width are those of the upright image.
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if not isinstance(image, str | os.PathLike | Image.Image):
+        raise PradotError(f"An image must be a path, a PIL image or a numpy array, not {type(image).__name__}.")
+    name = image if isinstance(image, str | os.PathLike) else getattr(image, "filename", "") or "given as a PIL image"
+    try:
+        if isinstance(image, Image.Image):
+            return _from_pil(image)
+        with Image.open(image) as opened:
+            return _from_pil(opened)
+    except Exception as error:  # broken files make Pillow's decoders raise nearly anything
+        if isinstance(error, FileNotFoundError):
+            reason = "there is no such file"
+        elif isinstance(error, UnidentifiedImageError):
+            is_empty = os.path.getsize(name) == 0
+            reason = "the file is empty (0 bytes)" if is_empty else "its content is in no image format known to Pillow"
+        else:
+            reason = str(error) or type(error).__name__
+        raise PradotError(f"Cannot read the image {name}: {reason}. Replace it or take it out of the data.") from error
+
+
+def resize_image(image: np.ndarray, size: int) -> torch.Tensor:
+    """Resize an image straight to a square, bilinearly with antialiasing and without cropping, as the paper does.
+
+    Parameters
+    ----------
+    image : np.ndarray
+        `(height, width, 3)`, as `read_image` gives it.
+    size : int
+        Side of the square in pixels.
+
+    Returns
+    -------
+    torch.Tensor
+        `(3, size, size)`, float32, contiguous, never sharing memory with `image`.
+    """
+    tensor = torch.from_numpy(np.array(image.transpose(2, 0, 1), dtype=np.float32, order="C"))  # (3, height, width)
+    return F.resize(tensor, [size, size], interpolation=InterpolationMode.BILINEAR, antialias=True)
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """List the images lying directly in a folder, in natural order (2.png before 10.png) on every machine.
+
+    Hidden files (name starting with a dot) and files of other endings than `IMAGE_SUFFIXES` are left out.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    list of Path
+        At least one.
+
+    Raises
+    ------
+    PradotError
+        If there is no such folder or no image in it; the message says what was found instead.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PradotError(f"No folder of images at {folder}: {describe_folder(folder)}.")
+    images = [path for path in visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
+    if not images:
+        raise PradotError(
+            f"No images in {folder}: {describe_folder(folder)}; "
+            f"expected files ending in {', '.join(IMAGE_SUFFIXES)} (any case) directly in it."
+        )
+    return images
+
+
+def visible(folder: Path) -> list[Path]:
+    """List what lies directly in a folder, hidden names left out, in natural order; nothing if there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_natural)
+
+
+def describe_folder(folder: Path) -> str:
+    """Say in a few words what is found at a path: how many files of which endings, and the first folders' names.
+
+    For a path that does not exist, what the deepest existing folder above it holds.
+    """
+    if folder.is_dir():
+        entries = visible(folder)
+        folders = [path.name for path in entries if path.is_dir()]
+        endings = Counter(path.suffix.lower() or "no ending" for path in entries if not path.is_dir())
+        parts = []
+        if endings:
+            parts.append("files (" + ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5)) + ")")
+        if folders:
+            parts.append("folders (" + ", ".join(folders[:8]) + (", ..." if len(folders) > 8 else "") + ")")
+        return "it holds " + (" and ".join(parts) or "nothing")
+    if folder.exists():
+        return "it is a file, not a folder"
+    parent = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    return f"it does not exist; the folder {parent} does, and " + describe_folder(parent)
+
+
+def _natural(path: Path) -> tuple:
+    """Key that orders runs of digits by their value; the plain name settles ties such as 1.png and 01.png."""
+    parts = re.split(r"([0-9]+)", path.name.casefold())  # text at even places, digits at odd ones
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+
+
+def _from_pil(image: Image.Image) -> np.ndarray:
+    """Turn a PIL image into RGB in [0, 1]; raises whatever Pillow raises, or ValueError for values out of range."""
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # I;16 in its byte orders, and I: 32 bit integers
+        grey = np.asarray(image)  # (height, width)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"32 bit integers must lie in 0 to 65535, found {grey.min()} to {grey.max()}")
+        return _three_channels(grey.astype(np.float32) / np.float32(65535))
+    if image.mode == "F":
+        return _three_channels(_unit_range(np.asarray(image)))
+    return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)  # (height, width, 3)
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    name = f"the array of shape {array.shape} and dtype {array.dtype}"
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or array.size == 0:
+        raise PradotError(f"Cannot take {name} for an image: expected (height, width) or (height, width, 3), not empty.")
+    if array.dtype == np.uint8:
+        values = array.astype(np.float32) / np.float32(255)
+    elif array.dtype == np.uint16:
+        values = array.astype(np.float32) / np.float32(65535)
+    elif array.dtype == bool:
+        values = array.astype(np.float32)
+    elif array.dtype.kind == "f":
+        try:
+            values = _unit_range(array)
+        except ValueError as error:
+            raise PradotError(f"Cannot take {name} for an image: {error}.") from error
+    else:
+        raise PradotError(f"Cannot take {name} for an image: convert it to uint8, uint16, bool, or float in [0, 1].")
+    return values if values.ndim == 3 else _three_channels(values)
+
+
+def _unit_range(values: np.ndarray) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise ValueError("some values are NaN or infinite")
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"floats must lie in [0, 1], found {values.min():.6g} to {values.max():.6g}; rescale or clip")
+    return values.astype(np.float32)
+
+
+def _three_channels(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[:, :, None], 3, axis=2)  # (height, width) -> (height, width, 3)
