@@ -1,1 +1,30 @@
+"""PRADOT: local and global prototypes with optimal transport for unsupervised anomaly detection and localization.
+
+The method of R. Trombetta and C. Lartizien (2025), arXiv 2508.12927, small enough to read in an afternoon: `encoder`, `cost`,
+`transport`, `prototypes`, `detector`, `metrics`. The companion of the paper, built on it, is `pradot.paper`.
+"""
+
+from pradot.cost import CostScale, feature_cost, grid_positions, mix_costs, spatial_cost
+from pradot.detector import PAPER_BRANCHES, Branch, Pradot
+from pradot.encoder import Encoder
+from pradot.errors import PradotError
+from pradot.prototypes import PrototypeLearner
+from pradot.transport import Transport, sinkhorn
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "PAPER_BRANCHES",
+    "Branch",
+    "CostScale",
+    "Encoder",
+    "Pradot",
+    "PradotError",
+    "PrototypeLearner",
+    "Transport",
+    "feature_cost",
+    "grid_positions",
+    "mix_costs",
+    "sinkhorn",
+    "spatial_cost",
+]

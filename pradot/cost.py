@@ -133,9 +133,7 @@ def mix_costs(c_feat, c_space, alpha, scale=None):
     if scale is None:
         scale = CostScale(c_feat.max().item(), c_space.max().item())
         if not math.isfinite(scale.feature):  # max() passes NaN on
-            raise PradotError(
-                "the feature cost holds NaN or infinity: look at the embeddings (and the encoder's weights)"
-            )
+            raise PradotError("the feature cost holds NaN or infinity: look at the embeddings (and the encoder's weights)")
     # A maximum of 0 means that all costs are 0 (identical embeddings, one cell): nothing to divide.
     c_feat.mul_((1 - alpha) / (scale.feature or 1))
     if alpha > 0:

@@ -148,9 +148,7 @@ class PrototypeLearner(BaseEstimator):
         n_images, height, width, channels = features.shape
         if validation is None or len(validation) == 0:
             validation = features
-            self.notes_.append(
-                "no validation images: the best epoch is chosen by the training images' own transport loss"
-            )
+            self.notes_.append("no validation images: the best epoch is chosen by the training images' own transport loss")
         batch_size = self.batch_size
         if n_images < batch_size:
             batch_size = n_images
@@ -255,9 +253,7 @@ class PrototypeLearner(BaseEstimator):
         self.history_["movement"].append((1 - similarity).mean().item())
         self.prototypes_ = moved
         if self.positions == "learned":
-            grid = grid_positions(*self.grid_shape_, device=self.device).repeat(
-                len(x), 1
-            )  # (batch * height * width, 2)
+            grid = grid_positions(*self.grid_shape_, device=self.device).repeat(len(x), 1)  # (batch * height * width, 2)
             self.positions_ = self.ema * self.positions_ + (1 - self.ema) * m * transport.push(grid)
 
     def _validate(self, features, batch_size):
@@ -283,9 +279,7 @@ class PrototypeLearner(BaseEstimator):
         whole = n >= 1 and n == int(n)
         square_part = 0 < n < 1 and math.isclose(round(n**-0.5) ** -2, n, rel_tol=1e-6)
         if not (whole or square_part):
-            raise PradotError(
-                f"n_prototypes is {n}; give a whole number >= 1, or 1/4, 1/9, 1/16, ... for a coarser grid"
-            )
+            raise PradotError(f"n_prototypes is {n}; give a whole number >= 1, or 1/4, 1/9, 1/16, ... for a coarser grid")
         if not 0 <= self.ema < 1:
             raise PradotError(f"ema is {self.ema}; it must lie in [0, 1), or no prototype ever moves")
         if self.positions not in POSITIONS:
@@ -296,8 +290,7 @@ class PrototypeLearner(BaseEstimator):
                 raise PradotError(f"{name} is {value}; training needs at least 1")
         if features.ndim != 4 or len(features) == 0:
             raise PradotError(
-                "features must be (n_images, height, width, channels) of at least one image, "
-                f"not {tuple(features.shape)}"
+                f"features must be (n_images, height, width, channels) of at least one image, not {tuple(features.shape)}"
             )
         if not torch.isfinite(features).all():
             raise PradotError("the features hold NaN or infinity: look at the images and at the encoder's weights")

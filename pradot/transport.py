@@ -130,9 +130,7 @@ def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):
         raise PradotError("the transport cost holds NaN or infinity")
     # exp(M / reg) inherits a relative error of about M / reg times the rounding of M.
     if largest / reg * torch.finfo(M.dtype).eps > 1e-3:
-        raise PradotError(
-            f"reg = {reg} is too small for costs up to {largest:.3g} in {M.dtype}: use float64 or a larger reg"
-        )
+        raise PradotError(f"reg = {reg} is too small for costs up to {largest:.3g} in {M.dtype}: use float64 or a larger reg")
     n, m = M.shape
     a = M.new_full((n,), 1 / n) if a is None else a
     b = M.new_full((m,), 1 / m) if b is None else b
@@ -144,9 +142,7 @@ def _sinkhorn_pot(M, reg, a, b, n_iter):
         a, b, M, reg, method="sinkhorn_log", numItermax=n_iter, stopThr=0, warn=False, log=True
     )  # (n, m)
     error = (plan.sum(0) - b).abs().sum()[None]
-    return Transport(
-        plan, torch.ones_like(a), torch.ones_like(b), log["log_u"] * reg, log["log_v"] * reg, error, n_iter
-    )
+    return Transport(plan, torch.ones_like(a), torch.ones_like(b), log["log_u"] * reg, log["log_v"] * reg, error, n_iter)
 
 
 def _sinkhorn_kernel(M, reg, a, b, n_iter):

@@ -1,0 +1,398 @@
+"""`Pradot`: an encoder and branches of prototypes; fit, anomaly maps, scores, save, load.
+
+Paper section 3, method.md steps 4 and 5.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from pradot.cost import CostScale
+from pradot.encoder import Encoder
+from pradot.errors import PradotError
+from pradot.files import replacing
+from pradot.images import read_image
+from pradot.prototypes import PrototypeLearner
+
+SCORINGS = ("image", "training")
+MODEL_FORMAT = 1
+
+
+class Branch(NamedTuple):
+    """One feature scale with one weight of the spatial cost.
+
+    Attributes
+    ----------
+    scale : int
+        Scale of the encoder's feature maps; at 224 px 2 is 28 x 28 and 3 is 14 x 14.
+    alpha : float
+        0: global prototypes; above 0: local ones.
+    """
+
+    scale: int
+    alpha: float
+
+
+PAPER_BRANCHES = (Branch(2, 0.0), Branch(2, 0.3), Branch(3, 0.0), Branch(3, 0.3))
+
+
+class Pradot(BaseEstimator):
+    """Anomaly detection by local and global prototypes with optimal transport.
+
+    Parameters
+    ----------
+    encoder : Encoder, optional
+        None: the offline default.
+    branches : sequence of (scale, alpha)
+        Their maps are averaged; the paper's four by default.
+    n_prototypes, reg, n_iter, ema, n_epochs, batch_size, max_steps, positions, solver
+        See `PrototypeLearner`; the paper's values by default.
+    validation_fraction : float
+        Part of the training images that is held out to choose the best epoch, in [0, 1). One image at least is held out, unless
+        there is only one.
+    scoring : {"training", "image"}
+        What the costs are divided by when an image is scored. ``"training"``: maxima fixed at the end of training, so that an
+        image's scores do not depend on other patches or images. ``"image"``: the image's own maxima, as the paper's code does.
+    random_state : int
+        Seed of the held-out part, the start and the order of the images.
+    cache : str or Path, optional
+        Folder where features are kept, see `Encoder.features`.
+    progress : bool
+        Show progress bars.
+
+    Attributes
+    ----------
+    learners_ : dict of Branch to PrototypeLearner
+    n_images_ : dict of str to int
+        ``train`` and ``validation``: images used for steps and for choosing the epoch.
+    notes_ : list of str
+        What differs from the asked-for setting, in plain sentences.
+
+    Examples
+    --------
+    >>> detector = Pradot(max_steps=60).fit(find_images("parts/train/good"))
+    >>> detector.anomaly_scores(find_images("parts/test"))
+    """
+
+    def __init__(
+        self,
+        encoder=None,
+        *,
+        branches=PAPER_BRANCHES,
+        n_prototypes=16,
+        reg=0.01,
+        n_iter=100,
+        ema=0.95,
+        n_epochs=50,
+        batch_size=64,
+        max_steps=None,
+        positions="fixed",
+        solver="kernel",
+        validation_fraction=0.2,
+        scoring="training",
+        random_state=0,
+        cache=None,
+        progress=False,
+    ):
+        self.encoder = encoder
+        self.branches = branches
+        self.n_prototypes = n_prototypes
+        self.reg = reg
+        self.n_iter = n_iter
+        self.ema = ema
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.max_steps = max_steps
+        self.positions = positions
+        self.solver = solver
+        self.validation_fraction = validation_fraction
+        self.scoring = scoring
+        self.random_state = random_state
+        self.cache = cache
+        self.progress = progress
+
+    def fit(self, images):
+        """Learn the prototypes of every branch from normal images.
+
+        Parameters
+        ----------
+        images : sequence of paths, PIL images or arrays
+            See `pradot.images.read_image`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        PradotError
+            An image cannot be read, or a setting is out of range.
+        """
+        return self.fit_features(self._features(images))
+
+    def fit_features(self, features):
+        """As `fit`, from `Encoder.features`: dict of scale to Tensor (n_images, height, width, channels)."""
+        self._check(features)
+        n_images = len(next(iter(features.values())))
+        order = torch.randperm(n_images, generator=torch.Generator().manual_seed(self.random_state))
+        n_validation = 0
+        if self.validation_fraction > 0 and n_images > 1:
+            n_validation = max(1, int(self.validation_fraction * n_images))
+        held_out, kept = order[:n_validation], order[n_validation:]
+        self.n_images_ = {"train": len(kept), "validation": len(held_out)}
+        shared = ("n_prototypes", "reg", "n_iter", "ema", "n_epochs", "batch_size", "max_steps", "positions", "solver")
+        settings = {name: getattr(self, name) for name in (*shared, "random_state", "progress")}
+        self.learners_, notes = {}, {}
+        for branch in self._branches():
+            learner = PrototypeLearner(branch.alpha, device=self._encoder().device, **settings)
+            self.learners_[branch] = learner.fit(features[branch.scale][kept], features[branch.scale][held_out])
+            notes.update(dict.fromkeys(learner.notes_))  # the branches say the same: once is enough
+        self.notes_ = list(notes)
+        return self
+
+    def branch_maps(self, images):
+        """Patch scores of every branch.
+
+        Parameters
+        ----------
+        images : sequence of paths, PIL images or arrays
+
+        Returns
+        -------
+        dict of Branch to Tensor of shape (n_images, height, width)
+            Cost of every patch's cheapest prototype, at the feature map's size, on the CPU.
+        """
+        return self.branch_maps_of_features(self._features(images))
+
+    def branch_maps_of_features(self, features):
+        """As `branch_maps`, from `Encoder.features`."""
+        check_is_fitted(self, "learners_")
+        return {
+            branch: learner.nearest(features[branch.scale], learner.scale_ if self.scoring == "training" else None).cost.cpu()
+            for branch, learner in self.learners_.items()
+        }
+
+    def anomaly_maps(self, images, size=None):
+        """Anomaly maps: the branches' patch scores, upsampled bilinearly (corners aligned) and averaged.
+
+        Parameters
+        ----------
+        images : sequence of paths, PIL images or arrays
+        size : int, optional
+            Side of square maps. None: each map has its image's own size.
+
+        Returns
+        -------
+        ndarray of shape (n_images, size, size), or list of ndarray of shape (height_i, width_i)
+            float32, higher for the more abnormal. The list is for `size` None.
+        """
+        images = [read_image(image) for image in images] if size is None else list(images)
+        shapes = [image.shape[:2] for image in images] if size is None else [(size, size)] * len(images)
+        maps = upsample_and_average(self.branch_maps(images), shapes)
+        return maps if size is None else np.stack(maps)
+
+    def anomaly_scores(self, images, size=None):
+        """Image scores: the maximum of each image's anomaly map.
+
+        Parameters
+        ----------
+        images, size
+            As for `anomaly_maps`.
+
+        Returns
+        -------
+        ndarray of shape (n_images,)
+            Higher for the more abnormal.
+        """
+        return np.array([anomaly_map.max() for anomaly_map in self.anomaly_maps(images, size)])
+
+    def score_samples(self, images, size=None):
+        """``-anomaly_scores``: scikit-learn's convention, lower for the more abnormal. Shape (n_images,)."""
+        return -self.anomaly_scores(images, size)
+
+    def save(self, folder):
+        """Write the model as ``model.safetensors`` and ``config.json``; the encoder's own weights are not among them.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made if missing.
+        """
+        check_is_fitted(self, "learners_")
+        encoder = self._encoder()
+        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in ("encoder", "cache", "progress")}
+        settings["branches"] = [list(branch) for branch in self._branches()]
+        config = {
+            "format": MODEL_FORMAT,
+            "settings": settings,
+            "encoder": {
+                "name": encoder.name,
+                "weights_source": encoder.weights_source,
+                "weights_sha256": encoder.weights_sha256,
+                "image_size": encoder.image_size,
+            },
+            "n_images": self.n_images_,
+            "notes": self.notes_,
+            "branches": [
+                {"grid_shape": list(learner.grid_shape_), "scale": list(learner.scale_)} for learner in self.learners_.values()
+            ],
+        }
+        tensors = {f"signature.{scale}": vector for scale, vector in encoder.signature.items()}
+        for number, learner in enumerate(self.learners_.values()):
+            tensors[f"prototypes.{number}"] = learner.prototypes_.cpu().contiguous()
+            tensors[f"positions.{number}"] = learner.positions_.cpu().contiguous()
+        folder = Path(folder)
+        text = json.dumps(config, indent=1) + "\n"
+        # The settings go into the safetensors header too: a pair of files from two models is told apart on loading.
+        with replacing(folder / "model.safetensors") as temporary:
+            save_file(tensors, temporary, metadata={"config": text})
+        with replacing(folder / "config.json") as temporary:
+            temporary.write_text(text)
+
+    @classmethod
+    def load(cls, folder, *, encoder=None, device="cpu"):
+        """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        folder : str or Path
+        encoder : Encoder, optional
+            Needed when the model was fitted with weights from a local file or with a module of yours. None: the encoder is made
+            again by its name.
+        device : str
+            Where to compute, when `encoder` is None.
+
+        Returns
+        -------
+        Pradot
+
+        Raises
+        ------
+        PradotError
+            No such model, another format, files that do not belong together, or an encoder that gives other features than
+            the one the model was fitted with; the message says which.
+        """
+        folder = Path(folder)
+        config, tensors = _read_model(folder)
+        made_with, settings = config["encoder"], dict(config["settings"])
+        settings["branches"] = branches = tuple(Branch(*branch) for branch in settings["branches"])
+        if encoder is None:
+            if ":" in made_with["name"] or made_with["weights_source"].startswith(("file", "made by")):
+                raise PradotError(
+                    f"the model in {folder} was fitted with the encoder {made_with['name']} ({made_with['weights_source']}); "
+                    "give that encoder (--encoder, --weights)"
+                )
+            scales = {branch.scale for branch in branches}
+            encoder = Encoder(made_with["name"], scales=scales, image_size=made_with["image_size"], device=device)
+        _check_encoder(encoder, made_with, tensors, branches, folder)
+        self = cls(encoder, **settings)
+        self.n_images_, self.notes_ = config["n_images"], config["notes"]
+        self.learners_ = {}
+        for number, (branch, learnt) in enumerate(zip(branches, config["branches"], strict=True)):
+            learner = PrototypeLearner(branch.alpha, device=encoder.device)
+            learner.prototypes_ = tensors[f"prototypes.{number}"].to(encoder.device)
+            learner.positions_ = tensors[f"positions.{number}"].to(encoder.device)
+            learner.grid_shape_ = tuple(learnt["grid_shape"])
+            learner.scale_ = CostScale(*learnt["scale"])
+            self.learners_[branch] = learner
+        return self
+
+    def _encoder(self):
+        if self.encoder is None:
+            self.encoder = Encoder(scales={branch.scale for branch in self._branches()})
+        return self.encoder
+
+    def _branches(self):
+        return tuple(Branch(int(scale), float(alpha)) for scale, alpha in self.branches)
+
+    def _features(self, images):
+        return self._encoder().features(images, cache=self.cache, progress=self.progress)
+
+    def _check(self, features):
+        branches = self._branches()
+        if not branches or len(set(branches)) < len(branches):
+            raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
+        missing = sorted({branch.scale for branch in branches} - set(features))
+        if missing:
+            raise PradotError(
+                f"no features of scale {missing}; the encoder gives {sorted(features)}: make it with these scales"
+            )
+        if not 0 <= self.validation_fraction < 1:
+            raise PradotError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
+        if self.scoring not in SCORINGS:
+            raise PradotError(f"unknown scoring {self.scoring!r}: choose one of {', '.join(SCORINGS)}")
+
+
+def upsample_and_average(branch_maps, shapes):
+    """Bring the maps of all branches to the images' sizes, bilinearly with aligned corners, and average them.
+
+    Parameters
+    ----------
+    branch_maps : dict of Branch to Tensor of shape (n_images, height, width)
+    shapes : sequence of (int, int)
+        Height and width of each image's map.
+
+    Returns
+    -------
+    list of ndarray of shape (height_i, width_i)
+        float32.
+    """
+    averages = []
+    for i, shape in enumerate(shapes):
+        upsampled = [
+            torch.nn.functional.interpolate(maps[i][None, None], size=tuple(shape), mode="bilinear", align_corners=True)[0, 0]
+            for maps in branch_maps.values()
+        ]
+        averages.append(torch.stack(upsampled).mean(0).numpy())  # (height_i, width_i)
+    return averages
+
+
+def _read_model(folder):
+    paths = folder / "config.json", folder / "model.safetensors"
+    for path in paths:
+        if not path.is_file():
+            raise PradotError(f"no model in {folder}: {path.name} is missing (a model is a folder written by `save`)")
+    text = paths[0].read_text()
+    try:
+        config = json.loads(text)
+        if config["format"] != MODEL_FORMAT:
+            raise PradotError(
+                f"{paths[0]} has model format {config['format']}; this version reads {MODEL_FORMAT}: fit it again"
+            )
+        with safe_open(paths[1], framework="pt") as file:
+            if (file.metadata() or {}).get("config") != text:
+                raise PradotError(f"config.json and model.safetensors in {folder} are not of the same model: fit it again")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, UnicodeDecodeError) as error:
+        raise PradotError(f"the model in {folder} is damaged ({type(error).__name__}: {error}): fit it again") from error
+    return config, tensors
+
+
+def _check_encoder(encoder, made_with, tensors, branches, folder):
+    problem = None
+    if encoder.image_size != made_with["image_size"]:
+        problem = f"image size {made_with['image_size']}, not {encoder.image_size}"
+    elif encoder.weights_sha256 != made_with["weights_sha256"]:
+        problem = (
+            f"weights {made_with['name']} (sha256 {made_with['weights_sha256'][:16]}...), "
+            f"not {encoder.name} ({encoder.weights_sha256[:16]}...)"
+        )
+    for scale in {branch.scale for branch in branches}:
+        then, now = tensors.get(f"signature.{scale}"), encoder.signature.get(scale)
+        if problem is None and (
+            then is None
+            or now is None
+            or then.shape != now.shape
+            # Rounding differs by device and thread count; another stride or normalisation changes far more than 1 %.
+            or (then - now).norm() > 1e-2 * then.norm()
+        ):
+            problem = f"an encoder with other features at scale {scale}"
+    if problem is not None:
+        raise PradotError(f"the model in {folder} was fitted with {problem}: give the encoder it was fitted with")

