@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from pradot.errors import PradotError
 from pradot.files import replacing
 from pradot.images import read_image, resize_image
+from pradot.stopwatch import Stopwatch
 
 OFFLINE_ENCODER = "tf_efficientnet_lite0"
 PAPER_ENCODER = "resnet50.a1_in1k"
@@ -144,7 +145,7 @@ class Encoder:
     def __repr__(self):
         return f"Encoder({self.name!r}, scales={self.scales}, image_size={self.image_size}, device={self.device!r})"
 
-    def features(self, images, *, batch_size=16, cache=None, progress=False):
+    def features(self, images, *, batch_size=16, cache=None, progress=False, seconds=None):
         """Feature maps of some images at every scale.
 
         Parameters
@@ -158,6 +159,8 @@ class Encoder:
             that changes features.
         progress : bool
             Show a progress bar.
+        seconds : dict of str to float, optional
+            The time taken is added to its ``"loading"`` (reading and resizing images, or the cache) and ``"features"``.
 
         Returns
         -------
@@ -172,10 +175,13 @@ class Encoder:
         images = list(images)
         if not images:
             raise PradotError("no images to compute features of")
+        watch = Stopwatch({} if seconds is None else seconds)
         cached = None if cache is None else Path(cache) / f"{self._cache_key(images)}.safetensors"
         if cached is not None and cached.exists():
             try:
-                return {int(scale): maps for scale, maps in load_file(cached).items()}
+                features = {int(scale): maps for scale, maps in load_file(cached).items()}
+                watch.lap("loading")
+                return features
             except (safetensors.SafetensorError, OSError):
                 warnings.warn(f"cached features {cached} cannot be read and are computed again", stacklevel=2)
         features = {scale: torch.empty(len(images), *self.grids[scale], self.channels[scale]) for scale in self.scales}
@@ -186,8 +192,10 @@ class Encoder:
         ):
             for start in range(0, len(images), batch_size):
                 batch = torch.stack(list(pool.map(load, images[start : start + batch_size])))
+                watch.lap("loading")
                 for scale, maps in self._maps(batch).items():
                     features[scale][start : start + len(batch)] = maps.cpu()
+                watch.lap("features")
                 bar.update(len(batch))
         if cached is not None:
             with replacing(cached) as temporary:

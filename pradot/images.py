@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -64,6 +64,23 @@ def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         else:
             reason = str(error) or type(error).__name__
         raise PradotError(f"Cannot read the image {name}: {reason}. Replace it or take it out of the data.") from error
+
+
+def image_shape(path: str | Path) -> tuple[int, int]:
+    """Height and width in pixels of an image file, upright as `read_image` gives it, without decoding the pixels.
+
+    Raises
+    ------
+    PradotError
+        If the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)  # a quarter turn either way
+    except (OSError, SyntaxError) as error:
+        raise PradotError(f"Cannot read the image {path}: {error}. Replace it or take it out of the data.") from error
+    return (width, height) if turned else (height, width)
 
 
 def resize_image(image: np.ndarray, size: int) -> torch.Tensor:

@@ -1,0 +1,243 @@
+"""The command line: a thin face over the method and the companion."""
+
+import argparse
+import csv
+import io
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+import pradot
+from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, Encoder, cache_folder, default_encoder, weights_available
+from pradot.errors import PradotError
+from pradot.files import replacing
+
+
+def main(arguments=None):
+    """Run one command; return its exit status (0: done, 1: an error that the printed line explains, 2: wrong usage)."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        options.command(options)
+    except (PradotError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"pradot: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pradot: stopped; what is finished stays and is not done again", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python -m pradot", description=pradot.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=pradot.__version__)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", parents=[common], help="fit, score and evaluate; write one record per category")
+    run.add_argument("--dataset", required=True, help="mvtec_ad, drawn or folder")
+    run.add_argument("--root", help="folder of the data set (drawn: where to draw it, data/drawn by default)")
+    run.add_argument("--category", default="all", help="one category, or all that are found (default)")
+    run.add_argument("--preset", default="paper", help="paper (default) or fast")
+    _add_encoder(run, default="auto")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--max-steps", type=int, metavar="N", help="stop training after N steps (labelled shortened)")
+    run.add_argument("--batch-size", type=int, metavar="N", help="images a step (labelled shortened)")
+    run.add_argument("--out", default="runs", help="folder of the run records (default: runs)")
+    run.add_argument("--save-model", metavar="DIR", help="also save each fitted model in DIR/CATEGORY, for predict")
+    run.set_defaults(command=_run)
+
+    tables = commands.add_parser("tables", parents=[common], help="tables from run records, beside the paper's numbers")
+    tables.add_argument("--runs", default="runs", help="folder of run records (default: runs)")
+    tables.add_argument("--out", default="figures/tables", help="folder of tables (default: figures/tables)")
+    tables.set_defaults(command=_tables)
+
+    notebooks = commands.add_parser("notebooks", parents=[common], help="run the notebooks in order with papermill")
+    notebooks.add_argument("names", nargs="*", metavar="NAME", help="which ones, such as 06_benchmark or 06; default all")
+    notebooks.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    notebooks.add_argument("-f", metavar="FILE", help="a YAML file of parameters")
+    notebooks.add_argument("--out", help="folder of the executed notebooks (default: build/notebooks)")
+    notebooks.set_defaults(command=_notebooks)
+
+    predict = commands.add_parser("predict", parents=[common], help="score a folder of images with a saved model")
+    predict.add_argument("--model", required=True, help="folder written by run --save-model or Pradot.save")
+    predict.add_argument("--images", required=True, help="folder of images")
+    predict.add_argument("--out", required=True, help="folder for scores.csv and the heat maps")
+    _add_encoder(predict, default=None)
+    predict.set_defaults(command=_predict)
+
+    doctor = commands.add_parser("doctor", parents=[common], help="what is installed, which weights and data are at hand")
+    doctor.add_argument("--root", help="folder of a data set to look at")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _add_encoder(parser, default):
+    parser.add_argument(
+        "--encoder",
+        default=default,
+        metavar="NAME",
+        help=f"a timm backbone, {OFFLINE_ENCODER} (weights installed), or FILE.py:FUNCTION that returns a torch module"
+        + (f" (default: {PAPER_ENCODER}, and {OFFLINE_ENCODER} where its weights cannot be had)" if default else ""),
+    )
+    parser.add_argument("--weights", metavar="FILE", help="local file of weights for the timm backbone")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+
+
+def make_encoder(name="auto", weights=None, *, scales=(2, 3), image_size=224, device="auto"):
+    """An encoder by its name on the command line; ``auto`` is the paper's, or the offline default with a printed note."""
+    if name == "auto":
+        name, note = (PAPER_ENCODER, None) if weights else default_encoder()
+        if note:
+            print(f"note: {note}", flush=True)
+    return Encoder(name, weights=weights, scales=scales, image_size=image_size, device=pick_device(device))
+
+
+def pick_device(name):
+    """The device of a name; ``auto`` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _run(options):
+    from pradot.paper.datasets import list_categories
+    from pradot.paper.presets import get_preset
+    from pradot.paper.runs import run
+
+    preset = get_preset(options.preset, max_steps=options.max_steps, batch_size=options.batch_size)
+    root = options.root or ("data/drawn" if options.dataset == "drawn" else None)
+    if root is None:
+        raise PradotError(f"--root is missing: the folder of the data set {options.dataset}")
+    found = list_categories(options.dataset, root)
+    categories = found if options.category == "all" else [options.category]
+    # Both scales always: presets on the same images then share one set of computed features.
+    scales = {2, 3} | {branch.scale for branch in preset.branches}
+    encoder = make_encoder(options.encoder, options.weights, scales=scales, image_size=preset.image_size, device=options.device)
+    for category in categories:
+        model = Path(options.save_model) / category if options.save_model else None
+        record, path, is_new = run(
+            options.dataset,
+            root,
+            category,
+            preset,
+            encoder,
+            seed=options.seed,
+            out=options.out,
+            model=model,
+            cache=cache_folder(),
+            progress=True,
+        )
+        print(f"{category}: {summary(record)}; {'' if is_new else 'finished before, '}{path}", flush=True)
+        for note in record["notes"] if is_new else ():
+            print(f"  note: {note}")
+
+
+def summary(record):
+    """The main numbers of a record in one line."""
+    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "au_pro_30": "AU-PRO 30 %", "au_pro_05": "AU-PRO 5 %"}
+    values = [
+        f"{title} {100 * record['metrics'][name]:.1f}" for name, title in names.items() if record["metrics"][name] is not None
+    ]
+    seconds = sum(record["seconds"].values())
+    return ", ".join([record["label"], record["encoder"]["name"], *(values or ["no metrics"]), f"{seconds:.0f} s"])
+
+
+def _tables(options):
+    from pradot.paper.tables import formatted, write_tables
+
+    for name, table in write_tables(options.runs, options.out).items():
+        print(f"{Path(options.out) / name}.{{csv,md,tex}}\n")
+        print(formatted(table).to_markdown(disable_numparse=True) + "\n")
+
+
+def _notebooks(options):
+    from pradot.paper.notebooks import run_notebooks
+
+    parameters = {}
+    if options.f:
+        loaded = yaml.safe_load(Path(options.f).read_text()) or {}
+        if not isinstance(loaded, dict):
+            raise PradotError(f"{options.f} holds {type(loaded).__name__}, not names with values")
+        parameters |= loaded
+    parameters |= {name: _value(text) for name, text in options.p}
+    run_notebooks(options.names, parameters, options.out)
+
+
+def _value(text):
+    """A parameter's value as YAML reads it (numbers, true, null, lists), 1e-3 included; what it cannot read is text."""
+    try:
+        value = yaml.safe_load(text)
+        return float(value) if isinstance(value, str) else value
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def _predict(options):
+    from matplotlib import image as picture
+    from tqdm.auto import tqdm
+
+    from pradot.detector import Pradot
+    from pradot.images import find_images
+
+    paths = find_images(options.images)
+    encoder = None
+    if options.encoder or options.weights:
+        encoder = make_encoder(options.encoder or PAPER_ENCODER, options.weights, device=options.device)
+    detector = Pradot.load(options.model, encoder=encoder, device=pick_device(options.device))
+    out = Path(options.out)
+    maps, scores = [], []
+    for path in tqdm(paths, desc="scoring", unit="image"):
+        maps.append(detector.anomaly_maps([path])[0])
+        scores.append(maps[-1].max())
+    low, high = min(m.min() for m in maps), max(scores)  # one colour range, so that heat maps compare
+    for path, anomaly_map in zip(paths, maps, strict=True):
+        with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:
+            picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "anomaly_score"])
+    writer.writerows((path.name, f"{score:.6f}") for path, score in zip(paths, scores, strict=True))
+    with replacing(out / "scores.csv") as temporary:
+        temporary.write_text(table.getvalue())
+    order = np.argsort(scores)[::-1][:5]
+    print(
+        f"{len(paths)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} (colours {low:.3f} to {high:.3f})"
+    )
+    print("highest: " + ", ".join(f"{paths[i].name} {scores[i]:.3f}" for i in order))
+
+
+def _doctor(options):
+    import platform
+
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    from pradot.paper.datasets import list_categories
+    from pradot.paper.runs import versions
+
+    print("versions   " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    cuda = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    print(
+        f"device     cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+        + (f", cuda: {cuda}" if cuda else ", no cuda")
+    )
+    for name in (OFFLINE_ENCODER, PAPER_ENCODER):
+        available, how = weights_available(name)
+        print(f"weights    {name}: {'available' if available else 'NOT available'} ({how})")
+    cache = cache_folder()
+    size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) if cache.is_dir() else 0
+    print(f"features   {size / 1e9:.2f} GB computed features in {cache} (delete the folder to free them)")
+    if options.root:
+        print(f"data       {options.root}: {', '.join(list_categories('mvtec_ad', options.root))}")
+    else:
+        print("data       drawn data need nothing; --root FOLDER looks for MVTec AD there")
+    kernels = KernelSpecManager().find_kernel_specs()
+    print(f"kernel     python3: {kernels.get('python3', 'NOT found: pip install ipykernel in this environment')}")

@@ -1,0 +1,125 @@
+"""The notebooks, run in order by papermill."""
+
+import os
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+import pradot
+from pradot.errors import PradotError
+
+
+def project_root():
+    """The folder that holds notebooks/ and figures/: the one the package lies in, else the current folder or one above it."""
+    package = Path(pradot.__file__).parent.parent
+    for folder in (package, Path.cwd(), *Path.cwd().parents):
+        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    raise PradotError(f"no project folder with notebooks/ above {package} or {Path.cwd()}: run from a clone of the project")
+
+
+def find_notebooks(names=()):
+    """The notebooks in order.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Which of them: whole names (``06_benchmark``) or their numbers (``06``). Empty: all.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    PradotError
+        A name fits none.
+    """
+    found = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    chosen = []
+    for name in names:
+        stem = Path(name).stem
+        fits = [path for path in found if path.stem == stem or path.stem.split("_")[0] == stem]
+        if not fits:
+            raise PradotError(f"no notebook {name!r}; there are {', '.join(path.stem for path in found)}")
+        chosen += fits
+    return sorted(set(chosen)) if names else found
+
+
+def run_notebooks(names=(), parameters=None, out=None):
+    """Run notebooks in order; one printed line each with its time; stop at the first that fails.
+
+    Parameters
+    ----------
+    names : sequence of str
+        See `find_notebooks`.
+    parameters : dict of str to value, optional
+        Each goes to those notebooks that have it; one that none of them has is an error.
+    out : str or Path, optional
+        Folder of the executed notebooks; ``build/notebooks`` of the project by default.
+
+    Returns
+    -------
+    list of Path
+        The executed notebooks.
+
+    Raises
+    ------
+    PradotError
+        Unknown notebook or parameter, or a cell failed; the message names notebook, cell and error.
+    """
+    paths, parameters = find_notebooks(names), dict(parameters or {})
+    known = {path: set(papermill.inspect_notebook(str(path))) for path in paths}
+    unknown = set(parameters) - set().union(*known.values())
+    if unknown:
+        choice = ", ".join(sorted(set().union(*known.values())))
+        raise PradotError(f"unknown notebook parameter {', '.join(sorted(unknown))}; these notebooks know {choice}")
+    out = Path(out) if out is not None else project_root() / "build" / "notebooks"
+    out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # the kernel's debugger warns otherwise
+    executed = []
+    for path in paths:
+        start = time.perf_counter()
+        print(f"{path.stem} ...", end=" ", flush=True)
+        target = out / path.name
+        try:
+            papermill.execute_notebook(
+                str(path),
+                str(target),
+                parameters={name: value for name, value in parameters.items() if name in known[path]},
+                kernel_name="python3",
+                cwd=str(path.parent),
+                progress_bar=False,
+            )
+        except PapermillExecutionError as error:
+            print("failed", flush=True)
+            raise PradotError(
+                f"{path.stem} failed in cell {error.cell_index} ({_first_line(error)}): {error.ename}: {error.evalue}. "
+                f"The notebook up to there is {target}"
+            ) from error
+        print(f"{time.perf_counter() - start:.0f} s", flush=True)
+        executed.append(target)
+    return executed
+
+
+def strip(path):
+    """Take outputs, execution counts and tool metadata out of a notebook file, as notebooks are committed."""
+    notebook = nbformat.read(path, as_version=4)
+    tags = {"tags": ["parameters"]}
+    for cell in notebook.cells:
+        cell.metadata = tags if "parameters" in cell.metadata.get("tags", []) else {}
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    nbformat.write(notebook, path)
+
+
+def _first_line(error):
+    lines = [line for line in error.source.splitlines() if line.strip()]
+    return lines[0] if lines else "empty cell"

@@ -1,0 +1,310 @@
+"""Runs: fit, score and evaluate one category, and write one record that tables and figures read.
+
+A record is a JSON file; the patch scores of its test images lie beside it in a safetensors file of the same name.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import resource
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+import pradot
+from pradot import metrics
+from pradot.detector import Branch, Pradot, upsample_and_average
+from pradot.errors import PradotError
+from pradot.files import replacing
+from pradot.images import image_shape
+from pradot.paper.datasets import load_category, read_mask
+from pradot.stopwatch import Stopwatch
+
+RECORD_FORMAT = 1
+METRICS = (
+    "image_auroc",
+    "pixel_auroc",
+    "image_ap",
+    "pixel_ap",
+    "image_f1_max",
+    "pixel_f1_max",
+    "au_pro_30",
+    "au_pro_05",
+)
+
+
+def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=None, cache=None, progress=False):
+    """Fit, score and evaluate one category, unless its record is there already.
+
+    Parameters
+    ----------
+    dataset, root, category : str
+        See `pradot.paper.datasets.load_category`.
+    preset : Preset
+        See `pradot.paper.presets.get_preset`.
+    encoder : Encoder
+        Its image size must be the preset's.
+    seed : int
+        Seed of the held-out images, the prototypes' start and the order of the images.
+    out : str or Path
+        Folder of records; this one is ``out/dataset/category/<preset>-<encoder>-seed<seed>-<hash>.json``.
+    model : str or Path, optional
+        Also save the fitted model in this folder (then a finished run is made again if the folder holds no model).
+    cache : str or Path, optional
+        Folder of computed features, see `Encoder.features`.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    record : dict
+    path : Path
+        Where it is written.
+    is_new : bool
+        False when a finished run was found.
+
+    Raises
+    ------
+    PradotError
+        The data cannot be read, or a setting is out of range. Nothing is written then.
+    """
+    seconds = {}
+    watch = Stopwatch(seconds)
+    data = load_category(dataset, root, category)
+    identity = {
+        "dataset": dataset,
+        "category": data.name,
+        "data_sha256": _hash_data(data),
+        "preset": preset.name,
+        "settings": _plain(preset.detector_settings),
+        "evaluation_size": preset.evaluation_size,
+        "encoder": {
+            "name": encoder.name,
+            "weights_source": encoder.weights_source,
+            "weights_sha256": encoder.weights_sha256,
+            "image_size": encoder.image_size,
+        },
+        "seed": seed,
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"{slug(preset.label)}-{slug(encoder.name)}-seed{seed}-{digest}"
+    path = Path(out) / dataset / data.name / f"{name}.json"
+    has_model = model is None or (Path(model) / "config.json").is_file()
+    if path.exists() and has_model:
+        with contextlib.suppress(PradotError):  # a damaged record is made again
+            return read_record(path), path, False
+    if encoder.image_size != preset.image_size:
+        raise PradotError(f"preset {preset.name} needs images of {preset.image_size} px; the encoder has {encoder.image_size}")
+
+    watch.lap("loading")
+    _reset_peak_memory()
+    features = encoder.features(data.train, cache=cache, progress=progress, seconds=seconds)
+    watch = Stopwatch(seconds)
+    detector = Pradot(encoder, random_state=seed, progress=progress, **preset.detector_settings).fit_features(features)
+    watch.lap("fit")
+    notes = [*data.notes, *detector.notes_]
+    all_shapes = [image_shape(path) for path in data.train]
+    results, branch_maps = {"metrics": dict.fromkeys(METRICS), "by_defect": {}, "images": []}, {}
+    if data.test:
+        paths = [sample.path for sample in data.test]
+        features = encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
+        watch = Stopwatch(seconds)
+        branch_maps = detector.branch_maps_of_features(features)
+        shapes = [image_shape(path) for path in paths]
+        all_shapes += shapes
+        size = preset.evaluation_size
+        maps = upsample_and_average(branch_maps, shapes if size is None else [(size, size)] * len(paths))
+        scores = np.array([anomaly_map.max() for anomaly_map in maps])
+        watch.lap("scoring")
+        masks = None
+        if data.has_masks:
+            masks = [read_mask(sample, shape, size) for sample, shape in zip(data.test, shapes, strict=True)]
+        watch.lap("loading")
+        results = _evaluate(data, scores, maps, masks, notes)
+        watch.lap("metrics")
+
+    record = {
+        "format": RECORD_FORMAT,
+        "label": preset.label,
+        **identity,
+        **results,
+        "counts": {**detector.n_images_, "test": len(data.test), "test_anomalous": int(data.labels.sum())},
+        "image_shapes": dict(Counter(f"{height}x{width}" for height, width in all_shapes).most_common(10)),
+        "branches": [
+            {
+                "scale": branch.scale,
+                "alpha": branch.alpha,
+                "steps": learner.n_steps_,
+                "best_step": learner.best_step_,
+                "marginal_error": learner.history_["marginal_error"][-1],
+                "validation_loss": min(learner.history_["validation_loss"]),
+                "cost_scale": list(learner.scale_),
+            }
+            for branch, learner in detector.learners_.items()
+        ],
+        "seconds": {part: round(seconds.get(part, 0.0), 3) for part in ("loading", "features", "fit", "scoring", "metrics")},
+        "peak_memory_gb": round(_peak_memory_gb(encoder.device), 3),
+        "notes": notes,
+        "versions": versions(),
+        "device": device_name(encoder.device),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    if model is not None:
+        detector.save(model)
+    if branch_maps:
+        with replacing(path.with_suffix(".safetensors")) as temporary:
+            save_file({f"{b.scale} {b.alpha}": maps.contiguous() for b, maps in branch_maps.items()}, temporary)
+    with replacing(path) as temporary:  # the record comes last: where it is, the run is whole
+        temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return record, path, True
+
+
+def read_record(path):
+    """One record as a dict.
+
+    Raises
+    ------
+    PradotError
+        The file is no record of this version.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+        if record["format"] != RECORD_FORMAT:
+            raise PradotError(
+                f"{path} is a record of format {record['format']}; this version reads {RECORD_FORMAT}: run it again"
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, PradotError):
+            raise
+        raise PradotError(
+            f"{path} is not a whole run record ({type(error).__name__}: {error}): delete it and run again"
+        ) from error
+    return record
+
+
+def read_records(folder):
+    """All records under a folder.
+
+    Returns
+    -------
+    dict of Path to dict
+        In the order of their paths; empty if there is none.
+
+    Raises
+    ------
+    PradotError
+        The folder is missing, or one of its ``*.json`` is no record.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PradotError(f"no folder of run records at {folder}: make some with `python -m pradot run`")
+    return {path: read_record(path) for path in sorted(folder.rglob("*.json"))}
+
+
+def read_branch_maps(path):
+    """The patch scores of a record's test images, in the order of its ``images``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The record.
+
+    Returns
+    -------
+    dict of Branch to Tensor of shape (n_test, height, width)
+        For `pradot.detector.upsample_and_average`.
+    """
+    path = Path(path).with_suffix(".safetensors")
+    if not path.exists():
+        raise PradotError(f"no patch scores at {path}: delete the record beside it and run again")
+    branch_maps = {}
+    for name, maps in load_file(path).items():
+        scale, alpha = name.split()
+        branch_maps[Branch(int(scale), float(alpha))] = maps
+    return dict(sorted(branch_maps.items()))
+
+
+def slug(text):
+    """A name that any file system takes: ``paper, shortened`` becomes ``paper_shortened``."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
+
+
+def versions():
+    """Versions of what changes numbers, and the commit when the package lies in a git work tree."""
+    packages = ("torch", "torchvision", "timm", "POT", "numpy", "scipy", "scikit-learn", "pillow")
+    found = {"pradot": pradot.__version__, "python": platform.python_version()}
+    found |= {package: importlib.metadata.version(package) for package in packages}
+    command = ["git", "-C", str(Path(pradot.__file__).parent), "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        found["commit"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return found
+
+
+def device_name(device):
+    """The computing device in words, such as ``cpu (x86_64, 2 threads)``."""
+    if str(device).startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _evaluate(data, scores, maps, masks, notes):
+    labels = data.labels
+    defects = np.array([sample.defect for sample in data.test])
+    results = {"metrics": dict.fromkeys(METRICS), "by_defect": {}}
+    results["images"] = [
+        {"file": str(sample.path.relative_to(data.root)), "defect": sample.defect, "score": float(score)}
+        for sample, score in zip(data.test, scores, strict=True)
+    ]
+    if len(set(labels)) < 2:
+        return results  # the category's own notes say so
+    results["metrics"] = metrics.evaluate(labels, scores, maps if masks else None, masks)
+    for defect in data.defects:  # each kind of defect beside all normal images
+        chosen = np.flatnonzero((defects == defect) | (defects == "good"))
+        try:
+            results["by_defect"][defect] = metrics.evaluate(
+                labels[chosen],
+                scores[chosen],
+                [maps[i] for i in chosen] if masks else None,
+                [masks[i] for i in chosen] if masks else None,
+            )
+        except PradotError as error:
+            notes.append(f"metrics of defect {defect!r} alone are absent: {error}")
+    return results
+
+
+def _hash_data(data):
+    """SHA-256 over names and sizes of all files of the category, so that other data under the same name is another run."""
+    files = [*data.train, *(sample.path for sample in data.test), *(s.mask for s in data.test if s.mask is not None)]
+    lines = [f"{path.relative_to(data.root)} {path.stat().st_size}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _plain(settings):
+    """Settings as JSON gives them back (tuples become lists)."""
+    return json.loads(json.dumps(settings))
+
+
+def _reset_peak_memory():
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is that of the whole process so far
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory_gb(device):
+    """Largest memory since the reset in GB (1e9 bytes): of the device with CUDA, else resident memory of the process."""
+    if str(device).startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024 / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if platform.system() == "Darwin" else 1024) / 1e9

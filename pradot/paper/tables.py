@@ -1,0 +1,210 @@
+"""Tables from run records: this run, the paper's number, their difference, as CSV, Markdown and LaTeX.
+
+Nothing is computed again here. Numbers in the tables are percent.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pradot.errors import PradotError
+from pradot.files import replacing
+from pradot.paper.datasets import MVTEC_AD_CATEGORIES
+from pradot.paper.runs import read_records, slug
+
+DASH = "–"
+COLUMNS = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "au_pro_30": "AU-PRO 30 %",
+    "au_pro_05": "AU-PRO 5 %",
+}
+CATEGORIES = {"mvtec_ad": MVTEC_AD_CATEGORIES}  # in the published order; a mean needs them all
+
+
+def published():
+    """The paper's numbers.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``dataset``, ``category`` (or ``mean``), ``metric``, ``value`` in percent, from arXiv 2508.12927's repository
+        (method.md).
+    """
+    return pd.read_csv(files("pradot.paper") / "published.csv")
+
+
+def collect(runs):
+    """All records under a folder as one row each.
+
+    Returns
+    -------
+    DataFrame
+        ``dataset``, ``category``, ``label``, ``encoder``, ``seed``, the metrics as fractions, and the whole ``record``.
+    """
+    rows = [
+        {
+            **{key: record[key] for key in ("dataset", "category", "label", "seed", "settings")},
+            "encoder": record["encoder"]["name"],
+            "weights": record["encoder"]["weights_sha256"],
+            **record["metrics"],
+            "record": record,
+        }
+        for record in read_records(runs).values()
+    ]
+    if not rows:
+        raise PradotError(f"no run records under {runs}: make some with `python -m pradot run`")
+    return pd.DataFrame(rows)
+
+
+def benchmark_table(rows):
+    """One benchmark: categories as rows; per metric this run, the paper, the difference.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of `collect` of one data set, label and encoder. Several seeds of a category are averaged.
+
+    Returns
+    -------
+    DataFrame
+        Index: category, then ``mean``. Columns ``(metric, "this run")``, and where the paper has the data set
+        ``(metric, "paper")`` and ``(metric, "difference")``. Percent; NaN where a number is missing. The mean is that of a
+        whole data set or missing.
+    """
+    dataset = rows["dataset"].iloc[0]
+    names = list(CATEGORIES.get(dataset, ()))
+    names += sorted(set(rows["category"]) - set(names))
+    ours = 100 * rows.groupby("category")[list(COLUMNS)].mean().astype(float).reindex(names)
+    ours.loc["mean"] = ours.mean(skipna=False)  # one missing category leaves no mean
+    paper = published().query("dataset == @dataset").pivot(index="category", columns="metric", values="value")
+    table = {}
+    for metric, title in COLUMNS.items():
+        table[title, "this run"] = ours[metric]
+        if len(paper):
+            theirs = paper[metric].reindex(ours.index) if metric in paper else pd.Series(np.nan, ours.index)
+            table[title, "paper"] = theirs
+            table[title, "difference"] = ours[metric] - theirs
+    table = pd.DataFrame(table)
+    table.index.name = "category"
+    return table if len(names) > 1 else table.drop(index="mean")
+
+
+def defect_table(rows):
+    """Metrics of each kind of defect beside all normal images of its category.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As for `benchmark_table`.
+
+    Returns
+    -------
+    DataFrame
+        Index (category, defect), columns as `COLUMNS`, percent.
+    """
+    found = [
+        {"category": row["category"], "defect": defect, **{title: values[metric] for metric, title in COLUMNS.items()}}
+        for _, row in rows.iterrows()
+        for defect, values in row["record"]["by_defect"].items()
+    ]
+    if not found:
+        return pd.DataFrame()
+    return 100 * pd.DataFrame(found).groupby(["category", "defect"], sort=False).mean().astype(float)
+
+
+def conditions(rows):
+    """What the numbers of some rows of `collect` depend on, in one sentence."""
+    record = rows.iloc[0]["record"]
+    steps = sorted({branch["steps"] for r in rows["record"] for branch in r["branches"]})
+    shapes = sorted({shape for r in rows["record"] for shape in r["image_shapes"]})
+    encoder, size = record["encoder"], record["evaluation_size"]
+    parts = [
+        f"preset {record['label']}",
+        f"encoder {encoder['name']} ({encoder['weights_source']}, sha256 {encoder['weights_sha256'][:12]})",
+        f"images of {', '.join(shapes[:3])}{' and others' if len(shapes) > 3 else ''} px "
+        f"seen by the encoder at {encoder['image_size']} x {encoder['image_size']}",
+        f"evaluated at {size} x {size}" if size else "evaluated at the images' own size",
+        f"{_range(steps)} steps of {record['settings']['batch_size']} images at most",
+        f"seed {', '.join(str(seed) for seed in sorted(set(rows['seed'])))}",
+        f"pradot {record['versions']['pradot']}, torch {record['versions']['torch']}, timm {record['versions']['timm']}",
+    ]
+    return "; ".join(parts) + "."
+
+
+def write_tables(runs, out):
+    """Write the tables of all records under a folder.
+
+    Parameters
+    ----------
+    runs : str or Path
+        Folder of records.
+    out : str or Path
+        Folder of tables: ``<dataset>-<label>-<encoder>.{csv,md,tex}`` and ``...-by_defect.{csv,md,tex}``.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        By file name without ending.
+    """
+    tables = {}
+    for (dataset, label, encoder, _), rows in collect(runs).groupby(["dataset", "label", "encoder", "weights"], sort=True):
+        rows = _newest(rows)
+        name = f"{dataset}-{slug(label)}-{slug(encoder)}"
+        if name in tables:  # the same names with other weights
+            name = f"{name}-{rows['weights'].iloc[0][:8]}"
+        for kind, table in (("", benchmark_table(rows)), ("-by_defect", defect_table(rows))):
+            if len(table):
+                tables[name + kind] = table
+                _write(Path(out) / (name + kind), table, f"{dataset}, percent: {conditions(rows)}")
+    return tables
+
+
+def formatted(table):
+    """Table of text: one decimal, signs on differences, dashes for what is missing."""
+    text = pd.DataFrame(index=table.index, columns=table.columns, dtype=object)
+    for column in table.columns:
+        sign = "+" if "difference" in column else ""
+        text[column] = [DASH if np.isnan(value) else f"{value:{sign}.1f}" for value in table[column]]
+    if isinstance(text.columns, pd.MultiIndex):
+        only = "paper" not in text.columns.get_level_values(1)
+        text.columns = [metric if only or what == "this run" else f"{what}" for metric, what in text.columns]
+    return text
+
+
+def _write(path, table, caption):
+    text = formatted(table).reset_index()
+    flat = table.copy()
+    flat.columns = [", ".join(column) if isinstance(column, tuple) else column for column in table.columns]
+    columns = "l" * table.index.nlevels + "r" * len(table.columns)
+    latex = text.to_latex(index=False, escape=True, column_format=columns, caption=_latex(caption)).replace(DASH, "--")
+    contents = {
+        ".csv": flat.round(3).to_csv(na_rep=DASH, lineterminator="\n"),
+        ".md": f"{caption}\n\n{text.to_markdown(index=False, disable_numparse=True, colalign=_align(table))}\n",
+        ".tex": f"% needs the package booktabs\n{latex}",
+    }
+    for ending, content in contents.items():
+        with replacing(path.with_name(path.name + ending)) as temporary:
+            temporary.write_text(content)
+
+
+def _align(table):
+    return ["left"] * table.index.nlevels + ["right"] * len(table.columns)
+
+
+def _latex(text):
+    for sign in "_%&#":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _newest(rows):
+    """One record per category and seed: the newest, when settings of a shortened run differ."""
+    created = rows["record"].map(lambda record: record["created"])
+    return rows.assign(created=created).sort_values("created").groupby(["category", "seed"], sort=False).tail(1)
+
+
+def _range(values):
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
