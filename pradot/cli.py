@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import pradot
-from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, Encoder, cache_folder, default_encoder, weights_available
+from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, cache_folder, make_encoder, pick_device, weights_available
 from pradot.errors import PradotError
 from pradot.files import replacing
 
@@ -92,22 +92,6 @@ def _add_encoder(parser, default):
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
 
 
-def make_encoder(name="auto", weights=None, *, scales=(2, 3), image_size=224, device="auto"):
-    """An encoder by its name on the command line; ``auto`` is the paper's, or the offline default with a printed note."""
-    if name == "auto":
-        name, note = (PAPER_ENCODER, None) if weights else default_encoder()
-        if note:
-            print(f"note: {note}", flush=True)
-    return Encoder(name, weights=weights, scales=scales, image_size=image_size, device=pick_device(device))
-
-
-def pick_device(name):
-    """The device of a name; ``auto`` is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
-
-
 def _run(options):
     from pradot.paper.datasets import list_categories
     from pradot.paper.presets import get_preset
@@ -156,7 +140,7 @@ def _tables(options):
 
     for name, table in write_tables(options.runs, options.out).items():
         print(f"{Path(options.out) / name}.{{csv,md,tex}}\n")
-        print(formatted(table).to_markdown(disable_numparse=True) + "\n")
+        print(formatted(table).reset_index().to_markdown(index=False, disable_numparse=True) + "\n")
 
 
 def _notebooks(options):

@@ -301,6 +301,37 @@ def default_encoder():
     return OFFLINE_ENCODER, f"the weights of {PAPER_ENCODER} cannot be had ({why}): {OFFLINE_ENCODER} stands in"
 
 
+def make_encoder(name="auto", weights=None, *, scales=(2, 3), image_size=224, device="auto"):
+    """An encoder by its name on the command line or in a notebook.
+
+    Parameters
+    ----------
+    name : str
+        As for `Encoder`, or ``"auto"``: the paper's encoder, and where its weights cannot be had the offline default, which
+        is printed.
+    device : str
+        As for `Encoder`, or ``"auto"``.
+    weights, scales, image_size
+        As for `Encoder`.
+
+    Returns
+    -------
+    Encoder
+    """
+    if name == "auto":
+        name, note = (PAPER_ENCODER, None) if weights else default_encoder()
+        if note:
+            print(f"note: {note}", flush=True)
+    return Encoder(name, weights=weights, scales=scales, image_size=image_size, device=pick_device(device))
+
+
+def pick_device(name):
+    """The device of a name; ``auto`` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
 def _timm_module(name, weights, scales):
     build = {"features_only": True, "out_indices": scales, "pretrained": False}
     try:

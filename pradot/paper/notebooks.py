@@ -1,4 +1,4 @@
-"""The notebooks, run in order by papermill."""
+"""The notebooks: what they share at their start, and how they are run in order by papermill."""
 
 import os
 import time
@@ -10,6 +10,8 @@ from papermill.exceptions import PapermillExecutionError
 
 import pradot
 from pradot.errors import PradotError
+from pradot.paper.datasets import list_categories, load_category
+from pradot.paper.runs import device_name, versions
 
 
 def project_root():
@@ -19,6 +21,44 @@ def project_root():
         if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
             return folder
     raise PradotError(f"no project folder with notebooks/ above {package} or {Path.cwd()}: run from a clone of the project")
+
+
+def open_category(dataset="drawn", root=None, category=None):
+    """The category a notebook works on.
+
+    Parameters
+    ----------
+    dataset : str
+        See `pradot.paper.datasets.DATASETS`.
+    root : str or Path, optional
+        Folder of the data set. None: ``data/<dataset>`` of the project, where the drawn data are drawn if missing.
+    category : str, optional
+        None: the first one found.
+
+    Returns
+    -------
+    Category
+    """
+    root = data_root(dataset, root)
+    return load_category(dataset, root, category or list_categories(dataset, root)[0])
+
+
+def data_root(dataset, root=None):
+    """Folder of a data set: `root`, else ``data/<dataset>`` of the project."""
+    return Path(root) if root else project_root() / "data" / dataset
+
+
+def describe_setting(encoder=None):
+    """Print versions, and the encoder's weights and device: the conditions of a notebook's numbers."""
+    print(", ".join(f"{name} {version}" for name, version in versions().items() if name != "commit"))
+    if encoder is not None:
+        print(f"encoder {encoder.name}, weights: {encoder.weights_source}, sha256 {encoder.weights_sha256[:16]}...")
+        print(f"image size {encoder.image_size} px, device {device_name(encoder.device)}")
+
+
+def is_headless():
+    """Whether the notebook runs unattended (``PRADOT_HEADLESS`` is set, as ``python -m pradot notebooks`` does)."""
+    return bool(os.environ.get("PRADOT_HEADLESS"))
 
 
 def find_notebooks(names=()):
@@ -80,6 +120,7 @@ def run_notebooks(names=(), parameters=None, out=None):
     out = Path(out) if out is not None else project_root() / "build" / "notebooks"
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # the kernel's debugger warns otherwise
+    os.environ["PRADOT_HEADLESS"] = "1"
     executed = []
     for path in paths:
         start = time.perf_counter()

@@ -70,7 +70,7 @@ def benchmark_table(rows):
     Returns
     -------
     DataFrame
-        Index: category, then ``mean``. Columns ``(metric, "this run")``, and where the paper has the data set
+        Index: category, then ``mean``. Columns ``(metric, "this run")``, and where the paper has the metric
         ``(metric, "paper")`` and ``(metric, "difference")``. Percent; NaN where a number is missing. The mean is that of a
         whole data set or missing.
     """
@@ -83,8 +83,8 @@ def benchmark_table(rows):
     table = {}
     for metric, title in COLUMNS.items():
         table[title, "this run"] = ours[metric]
-        if len(paper):
-            theirs = paper[metric].reindex(ours.index) if metric in paper else pd.Series(np.nan, ours.index)
+        if metric in paper:
+            theirs = paper[metric].reindex(ours.index)
             table[title, "paper"] = theirs
             table[title, "difference"] = ours[metric] - theirs
     table = pd.DataFrame(table)
