@@ -33,14 +33,16 @@ def open_category(dataset="drawn", root=None, category=None):
     root : str or Path, optional
         Folder of the data set. None: ``data/<dataset>`` of the project, where the drawn data are drawn if missing.
     category : str, optional
-        None: the first one found.
+        None or ``"all"``: the first one found.
 
     Returns
     -------
     Category
     """
     root = data_root(dataset, root)
-    return load_category(dataset, root, category or list_categories(dataset, root)[0])
+    if category in (None, "all"):
+        category = list_categories(dataset, root)[0]
+    return load_category(dataset, root, category)
 
 
 def data_root(dataset, root=None):
