@@ -1,0 +1,186 @@
+# Everything that can be asked for is listed by `make help`. Versions are pinned in constraints.txt and nowhere else.
+# Each recipe is one shell script (.ONESHELL), silent but for what it says itself; its first failing command ends it.
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+.ONESHELL:
+.SILENT:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help env same-python check-settings tables test lint format lab pins clean
+
+# What can be set on the command line: make tables DATA="/my data" PRESET=fast
+PYTHON ?= python3
+TORCH ?=
+DATA ?=
+ENCODER ?=
+WEIGHTS ?=
+PRESET ?=
+CATEGORY ?=
+MAX_STEPS ?=
+BATCH_SIZE ?=
+ARGS ?=
+# Recipes read the settings from the environment, where spaces and quotes in a path need no care.
+export PYTHON DATA ENCODER WEIGHTS PRESET CATEGORY MAX_STEPS BATCH_SIZE
+
+# Computed features stay inside the project; give another PRADOT_CACHE to share them between clones.
+PRADOT_CACHE ?= $(CURDIR)/build/features
+export PRADOT_CACHE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Written last, so that half an environment is never taken for a whole one.
+STAMP := .venv/complete
+PY := .venv/bin/python
+
+help: ## this list
+	echo "make TARGET [NAME=value ...], where TARGET is one of"
+	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	printf '%s\n' \
+	    'and NAME is one of' \
+	    '  PYTHON      the Python that .venv is made with: 3.11, 3.12 or 3.13 (default: python3)' \
+	    '  TORCH       what to give to a first `pip install`, for a smaller build of torch; without a GPU:' \
+	    '              make env TORCH="--index-url ADDRESS torch torchvision"' \
+	    '              ADDRESS is what the install page of PyTorch prints for "CPU"; it counts when .venv is first made' \
+	    '  DATA        folder of the real data set MVTec AD (default: none, everything runs on drawn data)' \
+	    '  ENCODER     a timm backbone, or FILE.py:FUNCTION (default with DATA: auto, resnet50.a1_in1k if it can be had)' \
+	    '  WEIGHTS     file with the backbone'\''s weights' \
+	    '  PRESET, CATEGORY, MAX_STEPS, BATCH_SIZE' \
+	    '              passed to the notebooks that know them (default: what the notebooks say)' \
+	    '  ARGS        more words for pytest (make test ARGS="-k transport") or JupyterLab (make lab ARGS=--no-browser)'
+
+env: same-python $(STAMP) ## make .venv with the pinned packages: 2.5 GB of downloads, 6 GB on disk, 2 to 3 minutes
+
+# A Python named by the user is never silently another one's environment.
+same-python:
+	if [ "$(origin PYTHON)" != file ] && [ -x $(PY) ]; then
+	    version='import sys; print("%d.%d" % sys.version_info[:2])'
+	    wanted=$$("$$PYTHON" -c "$$version" || true)
+	    found=$$($(PY) -c "$$version" || true)
+	    if [ "$$wanted" != "$$found" ]; then
+	        echo "error: .venv was made with Python $${found:-that is gone}, and PYTHON=$$PYTHON is $${wanted:-no Python}." >&2
+	        echo "       To make it anew: rm -r .venv && make env PYTHON=$$PYTHON" >&2
+	        exit 1
+	    fi
+	fi
+
+$(STAMP): pyproject.toml constraints.txt
+	stop() { printf 'error: %s\n' "$$1" >&2; shift; [ $$# -eq 0 ] || printf '       %s\n' "$$@" >&2; exit 1; }
+	start=$$(date +%s)
+	rm -f $(STAMP)
+	command -v git >/dev/null || echo "note: git is missing (Debian, Ubuntu: sudo apt install git); run records cannot name the commit"
+	# What makes the environment: an environment that is there keeps its own Python.
+	if $(PY) -m pip --version >/dev/null 2>&1; then python=$(PY); else python=$$PYTHON; fi
+	command -v "$$python" >/dev/null || stop "no $$python here; Python 3.11, 3.12 or 3.13 is needed." \
+	    "Debian, Ubuntu: sudo apt install python3 python3-venv" \
+	    "Or name another: make PYTHON=/path/to/python3.12 ..."
+	version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || stop "$$python does not start."
+	case $$version in
+	    3.11 | 3.12 | 3.13) ;;
+	    *) stop "$$python is Python $$version; 3.11, 3.12 or 3.13 is needed." \
+	        "Name another: make PYTHON=python3.12 ... (Debian, Ubuntu: sudo apt install python3.12 python3.12-venv)" ;;
+	esac
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null || stop "$$python has no venv module." \
+	    "Debian, Ubuntu: sudo apt install python3-venv (python$$version-venv for a Python of another version)"
+	# While installing, the downloads lie beside what is unpacked from them; 6 GB stay.
+	used=$$(du -sk .venv 2>/dev/null | cut -f 1 || true)
+	free=$$(df -Pk . | awk 'NR == 2 { print $$4 }')
+	need=$(if $(TORCH),4,9)
+	if [ $$(( $${used:-0} + free )) -lt $$(( need * 1000000 )) ]; then
+	    stop "$$(( free / 1000000 )) GB are free in $$PWD; installing needs $$need GB (6 GB with a GPU's torch, 2 GB without, stay)." \
+	        "Free some, clone to another disk, or choose a smaller torch: see TORCH in make help"
+	fi
+	if [ $$free -lt 12000000 ]; then export PIP_NO_CACHE_DIR=1; fi  # pip's own cache would take 2.5 GB more
+	if [ "$$python" = $(PY) ]; then
+	    echo "Bringing .venv (Python $$version) up to date with constraints.txt: seconds, or minutes if much has changed ..."
+	else
+	    echo "Making .venv with Python $$version: about 2.5 GB of downloads, 6 GB on disk, 2 to 3 minutes on a fast line ..."
+	    "$$python" -m venv --clear .venv || stop "$$python could not make .venv." "Debian, Ubuntu: sudo apt install python3-venv"
+	fi
+	# pip writes a line per odd folder and per retry; they are shown when something goes wrong.
+	mkdir -p build .venv/tmp
+	trap 'rm -rf .venv/tmp' EXIT
+	export TMPDIR="$$PWD/.venv/tmp"  # the disk looked at above, not a small /tmp
+	log=build/pip.log
+	: >$$log
+	pip_install() {
+	    $(PY) -m pip install -q -c constraints.txt "$$@" >>$$log 2>&1 && return
+	    grep -v 'WARNING: Location' $$log | tail -n 20 >&2
+	    stop "pip failed; above are its last lines, all of them are in $$log." "Once its cause is mended (network, disk space), the same command goes on."
+	}
+	# Without dependencies: those of the right versions need not be where the smaller torch is.
+	$(if $(TORCH),pip_install --no-deps $(TORCH))
+	pip_install -e '.[dev]'
+	$(PY) -c 'import pradot, pradot.cli' || stop "the packages are installed but do not load; see above."
+	touch $(STAMP)
+	echo ".venv is ready ($$(( $$(date +%s) - start )) s)."
+
+check-settings:
+	if [ -n "$$DATA" ] && [ ! -d "$$DATA" ]; then
+	    echo "error: DATA=$$DATA is no folder (looked from $$PWD)." >&2
+	    echo "       Give the folder that holds the categories, such as bottle/; without DATA the drawn data are used." >&2
+	    exit 1
+	fi
+	if [ -n "$$WEIGHTS" ] && [ ! -f "$$WEIGHTS" ]; then
+	    echo "error: WEIGHTS=$$WEIGHTS is no file (looked from $$PWD)." >&2
+	    exit 1
+	fi
+
+tables: check-settings env ## every notebook in order: all tables and figures, on drawn data or on DATA
+	# Notebooks run in their own folder: what is named from here is made absolute.
+	absolute() { case $$1 in /*) printf %s "$$1" ;; *) printf %s "$$PWD/$$1" ;; esac; }
+	set --
+	if [ -n "$$DATA" ]; then
+	    set -- -p dataset mvtec_ad -p root "$$(cd "$$DATA" && pwd)"
+	    ENCODER=$${ENCODER:-auto}
+	    echo "Running all notebooks on $$DATA: minutes to hours, by the number of categories, the preset and the machine ..."
+	else
+	    echo "Running all notebooks on drawn data: under 20 minutes on 2 cores ..."
+	fi
+	case $$ENCODER in *.py:*) ENCODER=$$(absolute "$$ENCODER") ;; esac
+	if [ -n "$$WEIGHTS" ]; then WEIGHTS=$$(absolute "$$WEIGHTS"); fi
+	if [ -n "$$ENCODER" ]; then set -- "$$@" -p encoder "$$ENCODER"; fi
+	if [ -n "$$WEIGHTS" ]; then set -- "$$@" -p weights "$$WEIGHTS"; fi
+	if [ -n "$$PRESET" ]; then set -- "$$@" -p preset "$$PRESET"; fi
+	if [ -n "$$CATEGORY" ]; then set -- "$$@" -p category "$$CATEGORY"; fi
+	if [ -n "$$MAX_STEPS" ]; then set -- "$$@" -p max_steps "$$MAX_STEPS"; fi
+	if [ -n "$$BATCH_SIZE" ]; then set -- "$$@" -p batch_size "$$BATCH_SIZE"; fi
+	if [ $$# -gt 0 ]; then echo "parameters: $$*"; fi
+	start=$$(date +%s)
+	$(PY) -m pradot notebooks "$$@"
+	echo "All notebooks ran ($$(( $$(date +%s) - start )) s). Figures and tables: figures/; the notebooks with their outputs: build/notebooks/."
+
+test: env ## the tests: under 5 minutes on 2 cores
+	$(PY) -m pytest $(ARGS)
+
+lint: env ## style of code and notebooks (ruff), rules for committed notebooks
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) tests/notebook_rules.py
+
+format: env ## mend what lint can mend: style, and outputs left in notebooks
+	$(PY) -c 'from pathlib import Path; from pradot.paper.notebooks import strip; [strip(p) for p in Path("notebooks").glob("*.ipynb")]'
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+lab: env ## JupyterLab in notebooks/
+	cd notebooks
+	exec ../$(PY) -m jupyterlab $(ARGS)
+
+# aiohttp (papermill) and setuptools (torch) are asked for on Python 3.12 and later only, so they are named here.
+pins: env ## choose the newest versions that pyproject.toml allows and write constraints.txt (on Python 3.11)
+	$(PY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
+	    echo "error: pins are made on Python 3.11, which needs the most packages: rm -r .venv && make pins PYTHON=python3.11" >&2
+	    exit 1
+	}
+	echo "Resolving: about a minute; nothing is installed but a new pip in build/pins, whose dry run downloads no packages ..."
+	mkdir -p build
+	$(PY) -m venv --clear build/pins
+	build/pins/bin/python -m pip install -q --upgrade pip
+	build/pins/bin/python -m pip install -q --dry-run --ignore-installed --only-binary :all: --report build/pins.json \
+	    -e '.[dev]' aiohttp setuptools
+	$(PY) .ci/pins.py build/pins.json constraints.txt
+	rm -rf build/pins
+	echo "Now: make test tables, then commit constraints.txt."
+
+clean: ## remove what was built: caches, computed features, executed notebooks (not .venv, data, runs, figures)
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +

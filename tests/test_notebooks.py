@@ -1,0 +1,93 @@
+"""The notebooks as they are committed. That they run is what `make tables` shows."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from notebook_rules import MAX_BYTES, main, problems
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NAMES = [
+    "00_quickstart",
+    "01_features",
+    "02_cost",
+    "03_transport",
+    "04_prototypes",
+    "05_alpha",
+    "06_benchmark",
+    "07_tables",
+]
+
+
+def test_every_notebook_of_the_list_is_there():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_follows_the_rules(path):
+    assert problems(path) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_code_of_notebook_compiles(path):
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        if cell.cell_type == "code" and not cell.source.startswith(("%", "!")):
+            compile(cell.source, f"{path.stem}, cell {number}", "exec")
+
+
+@pytest.fixture
+def notebook():
+    """One that follows the rules."""
+    cells = [
+        nbformat.v4.new_markdown_cell(
+            "See https://arxiv.org/abs/2508.12927, `../data/drawn` and `python -m pradot tables --runs DIR`."
+        ),
+        nbformat.v4.new_code_cell("root = None", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("1 / 2 / 3"),
+    ]
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+
+
+def test_a_good_notebook_has_no_problems(notebook, tmp_path):
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    assert problems(tmp_path / "a.ipynb") == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda n: n.metadata.kernelspec.update(name="pradot"), "kernel 'pradot'"),
+        (lambda n: n.metadata.pop("kernelspec"), "kernel None"),
+        (lambda n: n.cells[1].metadata.clear(), "0 cells tagged"),
+        (lambda n: n.cells[2].metadata.update(tags=["parameters"]), "2 cells tagged"),
+        (lambda n: n.metadata.update(widgets={}), "metadata of widgets"),
+        (lambda n: n.metadata.update(papermill={}), "metadata of papermill"),
+        (lambda n: n.cells[0].metadata.update(papermill={}), "cell 0: metadata of papermill"),
+        (lambda n: n.cells[2].update(execution_count=1), "cell 2: an execution count"),
+        (lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("stream", text="x")), "cell 2: outputs"),
+        (lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("error", ename="OSError")), "error OSError"),
+        (lambda n: n.cells[1].update(source='root = "/home/someone/data"'), "absolute path /home/someone/data"),
+        (lambda n: n.cells[1].update(source=r'root = "C:\\data"'), "absolute path C:"),
+        (lambda n: n.cells[0].update(source="x" * MAX_BYTES), "at most"),
+        (lambda n: n.cells[0].update(id=n.cells[1].id), "two with the same"),
+        (lambda n: n.cells[0].pop("id"), "without an id"),
+        (lambda n: n.cells[0].pop("source"), "no valid notebook"),
+        (lambda n: n.update(nbformat_minor=4), "no cell ids"),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_what_breaks_a_rule_is_named(notebook, tmp_path, spoil, said):
+    spoil(notebook)
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(notebook))  # nbformat would mend what is spoilt
+    found = problems(path)
+    assert len(found) == 1
+    assert said in found[0]
+
+
+def test_a_text_that_is_no_notebook_is_named(tmp_path, capsys):
+    (tmp_path / "a.ipynb").write_text("{")
+    assert main([tmp_path / "a.ipynb"]) == 1
+    assert "a.ipynb: no valid notebook" in capsys.readouterr().out
