@@ -4,9 +4,11 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+import torch
 
+from pradot.cost import feature_cost, grid_positions, spatial_cost
 from pradot.files import replacing
-from pradot.images import read_image
+from pradot.images import read_image, resize_image
 from pradot.paper.notebooks import project_root
 
 HEAT = "inferno"  # anomaly maps and costs; perceptually even, readable in grey
@@ -126,4 +128,406 @@ def roc_curves(records, title=None):
     ax.plot([0, 1], [0, 1], color="0.7", lw=1, ls=":")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", title=title or "", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     ax.legend(title="image AUROC", frameon=False, loc="lower right")
+    return fig
+
+
+# ---------------------------------------------------------------------------------------------- prototypes and positions
+
+
+def position_colours(positions):
+    """A colour for every place: blue, orange, green and pink in the corners, mixed between them.
+
+    Parameters
+    ----------
+    positions : array of shape (n, 2)
+        (row, column) on the unit square; a row of 0 is the top.
+
+    Returns
+    -------
+    ndarray of shape (n, 3)
+        RGB in [0, 1].
+    """
+    row, column = np.clip(np.asarray(positions, dtype=float), 0, 1).T[..., None]  # (n, 1) each
+    top = (1 - column) * np.array([0.16, 0.45, 0.92]) + column * np.array([0.98, 0.60, 0.05])
+    bottom = (1 - column) * np.array([0.05, 0.70, 0.40]) + column * np.array([0.92, 0.25, 0.62])
+    return (1 - row) * top + row * bottom
+
+
+def to_pixels(positions, grid_shape, shape=(1, 1)):
+    """Where positions on the unit square lie in a picture: cell i of a grid of h rows is centred at (i + 1/2) / h.
+
+    Parameters
+    ----------
+    positions : array of shape (n, 2)
+        (row, column); 0 and 1 are the centres of the first and the last cell.
+    grid_shape : (int, int)
+        Height and width of the feature map.
+    shape : (int, int)
+        Height and width of the picture, pixels.
+
+    Returns
+    -------
+    ndarray of shape (n, 2)
+        (row, column), pixels.
+    """
+    grid = np.asarray(grid_shape)
+    return (np.asarray(positions, dtype=float) * (grid - 1) + 0.5) / grid * np.asarray(shape)
+
+
+def training_curves(learners):
+    """Transport loss, movement of the prototypes and marginal error, step by step.
+
+    Parameters
+    ----------
+    learners : dict of str to PrototypeLearner
+        Fitted learners by name.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    fig, axes = plt.subplots(1, 3, figsize=(10.5, 2.9))
+    for colour, (name, learner) in zip(sns.color_palette(), learners.items(), strict=False):
+        history, steps = learner.history_, np.arange(1, learner.n_steps_ + 1)
+        axes[0].plot(steps, history["loss"], color=colour, lw=1, alpha=0.6)
+        axes[0].plot(history["validation_step"], history["validation_loss"], "o-", color=colour, ms=3, label=name)
+        axes[1].plot(steps, history["movement"], color=colour, label=name)
+        axes[2].plot(steps, history["marginal_error"], color=colour, label=name)
+    axes[0].set(ylabel="transport loss <T, M> (no unit)", title="loss: batch (thin), validation (dots)")
+    axes[1].set(ylabel="movement, mean of 1 - cos", title="how far prototypes move")
+    axes[2].set(ylabel="L1 error of the marginal", title="what Sinkhorn leaves open")
+    for ax in axes:
+        ax.set(xlabel="step", yscale="log")
+    axes[1].legend(frameon=False)
+    return fig
+
+
+def square_pictures(images, size=224):
+    """Images as the encoder sees them, for cutting patches: ndarray (n_images, size, size, 3) in [0, 1]."""
+    return np.stack([resize_image(read_image(image), size).numpy().transpose(1, 2, 0) for image in images])
+
+
+def nearest_patches(learner, features):
+    """The training patch nearest to each prototype under the learner's own mixed cost.
+
+    Parameters
+    ----------
+    learner : PrototypeLearner
+        Fitted.
+    features : Tensor of shape (n_images, height, width, channels)
+        Of the training images.
+
+    Returns
+    -------
+    ndarray of shape (m, 2), int
+        Image and cell (row by row) of every prototype's patch.
+    """
+    best = torch.full((len(learner.prototypes_),), torch.inf, device=learner.prototypes_.device)
+    patches = torch.zeros(len(best), 2, dtype=torch.int64, device=best.device)
+    for number, image in enumerate(features):
+        M, _ = learner.cost(image[None], learner.scale_)  # (height * width, m)
+        cost, cell = M.min(0)  # (m,)
+        better = cost < best
+        best[better] = cost[better]
+        patches[better, 0], patches[better, 1] = number, cell[better]
+    return patches.cpu().numpy()
+
+
+def patch_mosaic(pictures, patches, index):
+    """A picture in which every cell shows the patch of one prototype.
+
+    With ``index = learner.nearest(...).index[0]`` it is an image redrawn from its prototypes; with the prototypes of all
+    positions in order it is a portrait of the prototypes themselves.
+
+    Parameters
+    ----------
+    pictures : ndarray of shape (n_images, size, size, 3)
+        The training images, see `square_pictures`.
+    patches : ndarray of shape (m, 2)
+        See `nearest_patches`.
+    index : array of shape (height, width), int
+        Which prototype each cell shows.
+
+    Returns
+    -------
+    ndarray of shape (size_h, size_w, 3)
+        Cells of ``size // height`` x ``size // width`` pixels.
+    """
+    index = np.asarray(index)
+    (height, width), size = index.shape, pictures.shape[1]
+    cell_h, cell_w = size // height, size // width
+    mosaic = np.empty((height * cell_h, width * cell_w, 3), dtype=pictures.dtype)
+    for i, j in np.ndindex(height, width):
+        image, cell = patches[index[i, j]]
+        top, left = cell // width * size // height, cell % width * size // width
+        patch = pictures[image, top : top + cell_h, left : left + cell_w]
+        mosaic[i * cell_h : (i + 1) * cell_h, j * cell_w : (j + 1) * cell_w] = patch
+    return mosaic
+
+
+def prototype_patches(learner, pictures, patches, n_layers=3):
+    """Portrait of the prototypes: in every cell the training patch nearest to the prototype that lives there.
+
+    Parameters
+    ----------
+    learner : PrototypeLearner
+        Fitted with a whole number of prototypes per position.
+    pictures, patches
+        See `patch_mosaic`.
+    n_layers : int
+        How many of the prototypes of each position to draw, one picture each.
+
+    Returns
+    -------
+    list of ndarray of shape (size, size, 3)
+    """
+    cells = learner.grid_shape_[0] * learner.grid_shape_[1]
+    n_layers = min(n_layers, len(patches) // cells)
+    layers = np.arange(n_layers * cells).reshape(n_layers, *learner.grid_shape_)
+    return [patch_mosaic(pictures, patches, layer) for layer in layers]
+
+
+def redrawn_image(learner, features, pictures, patches):
+    """A test image redrawn: every cell shows the training patch of its cheapest prototype.
+
+    Parameters
+    ----------
+    learner : PrototypeLearner
+        Fitted.
+    features : Tensor of shape (height, width, channels)
+        Of the test image.
+    pictures, patches
+        See `patch_mosaic`.
+
+    Returns
+    -------
+    ndarray of shape (size, size, 3)
+    """
+    return patch_mosaic(pictures, patches, learner.nearest(features[None], learner.scale_).index[0].cpu())
+
+
+def image_row(images, titles, *, height=2.3):
+    """Pictures side by side, each under its title."""
+    fig, axes = plt.subplots(1, len(images), figsize=(height * len(images), height + 0.35), squeeze=False)
+    for ax, image, title in zip(axes[0], images, titles, strict=True):
+        show_image(ax, np.clip(image, 0, 1) if isinstance(image, np.ndarray) else image, title)
+    return fig
+
+
+def assignment_arrows(ax, image, nearest, learner, title=None):
+    """Arrows from every cell of an image to the position of its cheapest prototype, coloured by where they start.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    image : path or array
+        Drawn pale underneath.
+    nearest : Tensor of shape (height, width), int64
+        ``learner.nearest(...).index[i]``.
+    learner : PrototypeLearner
+        Fitted.
+    title : str, optional
+
+    Returns
+    -------
+    float
+        Mean length of the arrows, in sides of the unit square.
+    """
+    start = grid_positions(*learner.grid_shape_).numpy()  # (cells, 2)
+    end = learner.positions_.cpu().numpy()[nearest.cpu().numpy().ravel()]  # (cells, 2)
+    (row, column), (to_row, to_column) = (to_pixels(p, learner.grid_shape_).T for p in (start, end))
+    picture = read_image(image)
+    ax.imshow(0.35 * picture.mean(2) + 0.65, cmap="gray", vmin=0, vmax=1, extent=(0, 1, 1, 0))
+    colours = 0.85 * position_colours(start)
+    ax.quiver(
+        column,
+        row,
+        to_column - column,
+        to_row - row,
+        color=colours,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.004,
+        headwidth=4,
+        headlength=5,
+        minlength=0,
+    )
+    ax.set(title=title or "", xlim=(0, 1), ylim=(1, 0))
+    ax.set_aspect(picture.shape[0] / picture.shape[1])
+    ax.set_axis_off()
+    return float(np.linalg.norm(end - start, axis=1).mean())
+
+
+def position_drift(ax, learner, title=None):
+    """Where learned positions end (dots) and the way there from the grid (lines), coloured by where they start.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    learner : PrototypeLearner
+        Fitted with ``positions="learned"`` and a whole number of prototypes per position.
+    title : str, optional
+
+    Returns
+    -------
+    float
+        Mean way, in sides of the unit square.
+    """
+    end = learner.positions_.cpu().numpy()  # (m, 2)
+    grid = grid_positions(*learner.grid_shape_).numpy()
+    start = np.tile(grid, (len(end) // len(grid), 1))  # (m, 2)
+    colours = position_colours(start)
+    ax.scatter(grid[:, 1], grid[:, 0], s=6, color="0.8", zorder=0)
+    for (row, column), (to_row, to_column), colour in zip(start, end, colours, strict=True):
+        ax.plot([column, to_column], [row, to_row], color=colour, lw=0.6, alpha=0.5)
+    ax.scatter(end[:, 1], end[:, 0], s=5, color=colours)
+    ax.set(title=title or "", xlim=(-0.03, 1.03), ylim=(1.03, -0.03), xlabel="column (0 to 1)", ylabel="row (0 to 1)")
+    ax.set_aspect("equal")
+    return float(np.linalg.norm(end - start, axis=1).mean())
+
+
+def mixed_distances(learner, x, positions):
+    """Distances between some patches and all prototypes, each with each, under the learner's mixed cost.
+
+    ``(1 - alpha) (1 - cos) / scale.feature + alpha ||p - q|| / scale.space``
+
+    Parameters
+    ----------
+    learner : PrototypeLearner
+        Fitted.
+    x : Tensor of shape (n, channels)
+        Embeddings.
+    positions : Tensor of shape (n, 2)
+        Theirs, on the unit square.
+
+    Returns
+    -------
+    ndarray of shape (n + m, n + m)
+        Symmetric, 0 on the diagonal; embeddings first, then prototypes.
+    """
+    vectors = torch.cat([x.to(learner.device), learner.prototypes_])  # (n + m, channels)
+    places = torch.cat([positions.to(learner.device), learner.positions_])  # (n + m, 2)
+    scale, alpha = learner.scale_, learner.alpha
+    D = (1 - alpha) / (scale.feature or 1) * feature_cost(vectors, vectors)
+    D += alpha / (scale.space or 1) * spatial_cost(places, places)
+    D = (D + D.T) / 2  # rounding
+    return D.fill_diagonal_(0).cpu().numpy()
+
+
+def neighbour_map(ax, points, positions, kinds, title=None):
+    """A t-SNE (or UMAP) of patches and prototypes, coloured by position.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    points : ndarray of shape (n, 2)
+        Places in the drawing, without a unit.
+    positions : ndarray of shape (n, 2)
+        Positions in the image, on the unit square.
+    kinds : array of shape (n,) of str
+        ``"normal"`` (dots), ``"abnormal"`` (crosses) or ``"prototype"`` (diamonds).
+    title : str, optional
+    """
+    colours, kinds = position_colours(positions), np.asarray(kinds)
+    looks = {
+        "prototype": {"marker": "D", "s": 16, "edgecolors": "0.25", "linewidths": 0.6},
+        "normal": {"marker": "o", "s": 9, "linewidths": 0},
+        "abnormal": {"marker": "X", "s": 42, "edgecolors": "black", "linewidths": 0.8},
+    }
+    for kind, look in looks.items():
+        chosen = kinds == kind
+        if chosen.any():
+            ax.scatter(*points[chosen].T, c=colours[chosen], label=kind, zorder=2 if kind == "abnormal" else 1, **look)
+    ax.set(title=title or "", xticks=[], yticks=[], xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
+
+
+def position_key(ax):
+    """The colours of positions as a small square, for a corner of a figure."""
+    n = 32
+    ax.imshow(position_colours(grid_positions(n, n).numpy()).reshape(n, n, 3), extent=(0, 1, 1, 0))
+    ax.set(xticks=[0, 1], yticks=[0, 1], xlabel="column", ylabel="row", title="position")
+
+
+def patch_fractions(masks, grid_shape):
+    """Which part of each cell of the feature map a mask covers.
+
+    Parameters
+    ----------
+    masks : sequence of bool ndarray of shape (height_i, width_i)
+    grid_shape : (int, int)
+
+    Returns
+    -------
+    ndarray of shape (n_images, height, width)
+        In [0, 1].
+    """
+    pool = torch.nn.functional.adaptive_avg_pool2d
+    return np.stack([pool(torch.from_numpy(mask).float()[None, None], tuple(grid_shape))[0, 0].numpy() for mask in masks])
+
+
+# ------------------------------------------------------------------------------------------------------------------ alpha
+
+
+def alpha_curves(table):
+    """AUROC over alpha, one line per kind of defect, one panel per metric.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``alpha``, ``defects`` (name), ``metric`` (panel), ``AUROC`` (percent).
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    metrics = list(dict.fromkeys(table["metric"]))
+    fig, axes = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics) + 1.3, 3.2), squeeze=False)
+    names = list(dict.fromkeys(table["defects"]))
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        sns.lineplot(
+            table[table["metric"] == metric],
+            x="alpha",
+            y="AUROC",
+            hue="defects",
+            style="defects",
+            hue_order=names,
+            style_order=names,
+            markers=True,
+            ax=ax,
+            legend=ax is axes[0, -1],
+        )
+        ax.set(xlabel="alpha (0: global, above: local)", ylabel="AUROC (%)", title=metric)
+    sns.move_legend(axes[0, -1], "upper left", bbox_to_anchor=(1, 1), frameon=False, title=None)
+    return fig
+
+
+def maps_over_alpha(image, mask, maps, titles=None):
+    """One image, its mask and its anomaly maps for several alpha, with one colour range.
+
+    Parameters
+    ----------
+    image : path or array
+    mask : bool ndarray of shape (height, width), or None
+    maps : sequence of ndarray of shape (height, width)
+    titles : sequence of str, optional
+        Of the maps.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    n_left = 1 if mask is None else 2
+    n = n_left + len(maps)
+    fig, axes = plt.subplots(1, n, figsize=(1.75 * n + 0.5, 2.3), squeeze=False)
+    show_image(axes[0, 0], image, "image")
+    if mask is not None:
+        axes[0, 1].imshow(mask, cmap="gray", vmin=0, vmax=1)
+        axes[0, 1].set_title("mask")
+        axes[0, 1].set_axis_off()
+    vmin, vmax = min(m.min() for m in maps), max(m.max() for m in maps)
+    for ax, values, title in zip(axes[0, n_left:], maps, titles or [""] * len(maps), strict=True):
+        artist = show_map(ax, values, title, vmin=vmin, vmax=vmax)
+        ax.set_aspect("equal")
+    fig.colorbar(artist, ax=axes[0], label="anomaly score (no unit)", shrink=0.8)
     return fig
