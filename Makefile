@@ -92,7 +92,8 @@ $(STAMP): pyproject.toml constraints.txt
 	if [ "$$python" = $(PY) ]; then
 	    echo "Bringing .venv (Python $$version) up to date with constraints.txt: seconds, or minutes if much has changed ..."
 	else
-	    echo "Making .venv with Python $$version: about 2.5 GB of downloads, 6 GB on disk, 2 to 3 minutes on a fast line ..."
+	    echo "Making .venv with Python $$version: $(if $(TORCH),with a smaller torch about 1 GB of downloads and 2 GB on \
+	disk,about 2.5 GB of downloads and 6 GB on disk), 2 to 3 minutes on a fast line ..."
 	    "$$python" -m venv --clear .venv || stop "$$python could not make .venv." "Debian, Ubuntu: sudo apt install python3-venv"
 	fi
 	# pip writes a line per odd folder and per retry; they are shown when something goes wrong.
@@ -101,10 +102,13 @@ $(STAMP): pyproject.toml constraints.txt
 	export TMPDIR="$$PWD/.venv/tmp"  # the disk looked at above, not a small /tmp
 	log=build/pip.log
 	: >$$log
+	pinned=$$(grep -E '^torch(vision)?==' constraints.txt | tr '\n' ' ')
 	pip_install() {
 	    $(PY) -m pip install -q -c constraints.txt "$$@" >>$$log 2>&1 && return
 	    grep -v 'WARNING: Location' $$log | tail -n 20 >&2
-	    stop "pip failed; above are its last lines, all of them are in $$log." "Once its cause is mended (network, disk space), the same command goes on."
+	    stop "pip failed; above are its last lines, all of them are in $$log." \
+	        $(if $(TORCH),"What TORCH names has to offer the versions pinned here: $$pinned") \
+	        "Once the cause is mended (network, disk space), the same command goes on."
 	}
 	# Without dependencies: those of the right versions need not be where the smaller torch is.
 	$(if $(TORCH),pip_install --no-deps $(TORCH))
