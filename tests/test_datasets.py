@@ -1,5 +1,6 @@
 import csv
 import shutil
+from functools import partial
 from importlib.resources import files
 
 import numpy as np
@@ -10,6 +11,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from pradot.errors import PradotError
 from pradot.images import read_image
+from pradot.paper import drawn
 from pradot.paper.datasets import (
     DATASETS,
     MVTEC_AD_CATEGORIES,
@@ -280,16 +282,13 @@ def test_an_unknown_data_set_lists_those_known(tmp_path, call):
 
 
 def test_the_drawn_set_is_drawn_once_beside_whatever_is_there(tmp_path, monkeypatch):
-    drawn_at = []
-
-    def draw(root):
-        drawn_at.append(root)
-        return make_category(root / "tray")
-
-    monkeypatch.setattr("pradot.paper.drawn.draw", draw, raising=False)
+    small = partial(drawn.draw, n_train=2, n_good=1, n_per_defect=1, size=64)
+    monkeypatch.setattr("pradot.paper.datasets.draw", small)
     make_category(tmp_path / "bottle")
     assert list_categories("drawn", tmp_path) == ["tray"]
+    first = (tmp_path / "tray" / "train" / "good" / "000.png").stat().st_mtime_ns
     category = load_category("drawn", tmp_path, "tray")
-    assert drawn_at == [tmp_path]
+    assert (tmp_path / "tray" / "train" / "good" / "000.png").stat().st_mtime_ns == first
     assert category.dataset == "drawn" and category.has_masks and category.notes == ()
+    assert category.defects == sorted(drawn.STRUCTURAL + drawn.LOGICAL) and len(category.train) == 2
     assert load_category("drawn", tmp_path / "tray", "tray").root == tmp_path / "tray"

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as F
 
 from pradot.errors import PradotError
 from pradot.images import IMAGE_SUFFIXES, describe_folder, find_images, read_image, visible
+from pradot.paper.drawn import CATEGORY, draw
 
 DATASETS = ("mvtec_ad", "drawn", "folder")
 """Names of the data sets known."""
@@ -238,13 +239,9 @@ def _find_categories(dataset: str, root: str | Path) -> dict[str, Path]:
 
 
 def _drawn(root: Path) -> dict[str, Path]:
-    from pradot.paper.drawn import draw
-
-    if root.name == "tray" and _is_category(root):
-        return {"tray": root}
-    if not _is_category(root / "tray"):
-        draw(root)
-    return {"tray": root / "tray"}
+    if root.name == CATEGORY and _is_category(root):
+        return {CATEGORY: root}
+    return {CATEGORY: draw(root) / CATEGORY}  # `draw` keeps a current set and replaces an outdated one
 
 
 def _is_category(folder: Path) -> bool:

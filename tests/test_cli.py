@@ -1,0 +1,142 @@
+import csv
+
+import nbformat
+import pytest
+from PIL import Image
+from small_data import write_category, write_encoder
+
+from pradot.cli import main
+from pradot.paper import notebooks
+from pradot.paper.runs import read_records
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder, with features cached in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRADOT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def quick(encoder):
+    return ["--preset", "fast", "--encoder", encoder, "--max-steps", "2", "--batch-size", "2", "--device", "cpu"]
+
+
+def test_run_tables_predict(here, capsys):
+    encoder = write_encoder(here)
+    for name in ("bottle", "own"):
+        write_category(here / "data", name)
+    run = ["run", "--dataset", "mvtec_ad", "--root", "data", *quick(encoder), "--save-model", "models"]
+    assert main(run) == 0
+    printed = capsys.readouterr().out
+    assert "bottle: fast, shortened, tiny.py:build, image AUROC" in printed and "own: " in printed
+    assert {record["category"] for record in read_records("runs").values()} == {"bottle", "own"}
+    assert main(run) == 0
+    assert capsys.readouterr().out.count("finished before") == 2
+
+    assert main(["tables", "--out", "tables"]) == 0
+    assert "image AUROC" in capsys.readouterr().out
+    assert (here / "tables" / "mvtec_ad-fast_shortened-tiny.py_build.csv").exists()
+
+    predict = ["predict", "--model", "models/own", "--images", "data/own/test/spot", "--out", "scores"]
+    assert main(predict) == 1  # the model's encoder is a file of ours, which a model may not run by itself
+    assert "give that encoder" in capsys.readouterr().err
+    assert main([*predict, "--encoder", encoder, "--device", "cpu"]) == 0
+    rows = list(csv.DictReader((here / "scores" / "scores.csv").open()))
+    assert [row["file"] for row in rows] == ["000.png", "001.png", "002.png"]
+    recorded = next(r for r in read_records("runs").values() if r["category"] == "own")
+    expected = {image["file"]: image["score"] for image in recorded["images"]}
+    for row in rows:
+        assert float(row["anomaly_score"]) == pytest.approx(expected[f"test/spot/{row['file']}"], abs=1e-5)
+        assert Image.open(here / "scores" / "heat_maps" / f"{row['file']}.png").size == (48, 48)
+
+
+def test_one_category_alone(here):
+    for name in ("bottle", "own"):
+        write_category(here / "data", name)
+    arguments = ["run", "--dataset", "mvtec_ad", "--root", "data", "--category", "own", *quick(write_encoder(here))]
+    assert main(arguments) == 0
+    assert [record["category"] for record in read_records("runs").values()] == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "--dataset", "mvtec_ad", "--root", "nowhere"], "nowhere"),
+        (["run", "--dataset", "mvtec_ad"], "--root is missing"),
+        (["run", "--dataset", "visible", "--root", "."], "visible"),
+        (["run", "--dataset", "mvtec_ad", "--root", "data", "--preset", "papier"], "unknown preset"),
+        (["run", "--dataset", "mvtec_ad", "--root", "data", "--encoder", "resnet5000"], "resnet5000"),
+        (["run", "--dataset", "mvtec_ad", "--root", "data", "--encoder", "no.py:build"], "no.py"),
+        (["run", "--dataset", "mvtec_ad", "--root", "data", "--category", "own", "--max-steps", "0"], "max_steps"),
+        (["tables", "--runs", "nowhere"], "no folder of run records"),
+        (["predict", "--model", "nowhere", "--images", "data/own/test/good", "--out", "o"], "no model in nowhere"),
+        (["predict", "--model", "nowhere", "--images", "empty", "--out", "o"], "empty"),
+        (["notebooks", "99_none"], "no notebook '99_none'"),
+        (["notebooks", "07_tables", "-p", "speed", "3"], "unknown notebook parameter speed"),
+    ],
+)
+def test_errors_are_one_message_without_traceback(here, capsys, arguments, expected):
+    write_category(here / "data", "own")
+    (here / "empty").mkdir()
+    if arguments[0] == "run" and "--encoder" not in arguments:
+        arguments = [*arguments, "--encoder", write_encoder(here)]
+    assert main(arguments) == 1
+    printed = capsys.readouterr().err
+    assert expected in printed and "Traceback" not in printed
+    assert not (here / "runs").exists() or not read_records("runs")
+
+
+def test_unreadable_image_is_named(here, capsys):
+    folder = write_category(here / "data", "own")
+    (folder / "test" / "good" / "001.png").write_bytes(b"")
+    assert main(["run", "--dataset", "mvtec_ad", "--root", "data", *quick(write_encoder(here))]) == 1
+    assert "001.png" in capsys.readouterr().err
+
+
+def test_doctor(here, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    write_category(here / "data", "own")
+    assert main(["doctor", "--root", "data"]) == 0
+    printed = capsys.readouterr().out
+    assert "tf_efficientnet_lite0: available" in printed and "own" in printed and "python3" in printed
+
+
+@pytest.fixture
+def project(here, monkeypatch):
+    """A project folder with two notebooks; the second fails when told to."""
+    (here / "notebooks").mkdir()
+    cells = {
+        "00_first": ["a = 1  # a number", "print(a)"],
+        "01_second": [
+            "a = 1\nfail = False  # raise an error",
+            "import os\nassert os.environ['PRADOT_HEADLESS']",
+            "if fail:\n    1 / 0",
+        ],
+    }
+    for name, sources in cells.items():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+        notebook.cells[0].metadata["tags"] = ["parameters"]
+        nbformat.write(notebook, here / "notebooks" / f"{name}.ipynb")
+        notebooks.strip(here / "notebooks" / f"{name}.ipynb")
+    monkeypatch.setattr(notebooks, "project_root", lambda: here)
+    monkeypatch.delenv("PRADOT_HEADLESS", raising=False)
+    return here
+
+
+def test_notebooks_run_in_order_with_their_parameters(project, capsys):
+    (project / "more.yaml").write_text("fail: false\n")
+    assert main(["notebooks", "-p", "a", "1e-3", "-f", "more.yaml", "--out", "done"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ...")[0] for line in lines] == ["00_first", "01_second"]
+    assert all(line.endswith(" s") for line in lines)
+    executed = nbformat.read(project / "done" / "00_first.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].text == "0.001\n"
+
+
+def test_notebooks_stop_at_the_first_failure_naming_notebook_and_cell(project, capsys):
+    assert main(["notebooks", "-p", "fail", "true"]) == 1
+    printed = capsys.readouterr()
+    assert "01_second ... failed" in printed.out
+    assert "01_second failed in cell" in printed.err and "ZeroDivisionError" in printed.err and "if fail:" in printed.err
+    assert main(["notebooks", "01", "-p", "fail", "false"]) == 0

@@ -1,0 +1,150 @@
+import json
+
+import numpy as np
+import pytest
+from small_data import write_category, write_encoder
+
+from pradot import Encoder, PradotError
+from pradot.detector import upsample_and_average
+from pradot.metrics import auroc
+from pradot.paper import runs
+from pradot.paper.presets import PRESETS, get_preset
+from pradot.paper.runs import METRICS, read_branch_maps, read_record, read_records, run, slug
+
+PARTS = {"loading", "features", "fit", "scoring", "metrics"}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return Encoder(write_encoder(tmp_path_factory.mktemp("encoder")))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_category(root)
+    write_category(root, "bare", masks=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def preset():
+    return get_preset("fast", max_steps=2, batch_size=2)
+
+
+def test_record_says_everything_and_is_found_again(data, encoder, preset, tmp_path, monkeypatch):
+    record, path, is_new = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    assert is_new
+    assert json.loads(path.read_text()) == record == read_record(path)
+    assert list(read_records(tmp_path)) == [path] == sorted(tmp_path.rglob("*.json"))
+    assert set(record["metrics"]) == set(METRICS)
+    assert all(0 <= value <= 1 for value in record["metrics"].values())
+    assert set(record["seconds"]) == PARTS
+    assert record["seconds"]["fit"] > 0 and record["peak_memory_gb"] > 0.01
+    assert record["counts"] == {"train": 5, "validation": 1, "test": 6, "test_anomalous": 3}
+    assert record["image_shapes"] == {"48x48": 12}
+    assert record["encoder"]["weights_sha256"] == encoder.weights_sha256
+    assert [branch["steps"] for branch in record["branches"]] == [2, 2]
+    assert record["label"] == "fast, shortened" and "fast_shortened" in path.name
+    assert record["evaluation_size"] is None and record["versions"]["torch"]
+
+    monkeypatch.setattr(runs, "Pradot", None)  # a second fit would fail
+    again, same_path, is_new = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    assert not is_new and same_path == path and again == record
+
+
+def test_metrics_are_those_of_the_scores_and_maps_in_the_record(data, encoder, preset, tmp_path):
+    record, path, _ = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    labels = np.array([image["defect"] != "good" for image in record["images"]])
+    scores = np.array([image["score"] for image in record["images"]])
+    assert record["metrics"]["image_auroc"] == pytest.approx(auroc(labels, scores))
+    maps = upsample_and_average(read_branch_maps(path), [(48, 48)] * 6)
+    assert scores == pytest.approx([anomaly_map.max() for anomaly_map in maps])
+    assert record["by_defect"]["spot"] == pytest.approx(record["metrics"])  # the only kind of defect
+
+
+@pytest.mark.parametrize("change", ["seed", "settings", "data", "encoder"])
+def test_another_setting_is_another_run(change, data, encoder, preset, tmp_path):
+    _, path, _ = run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path / "runs")
+    root, seed = data, 0
+    if change == "seed":
+        seed = 1
+    elif change == "settings":
+        preset = get_preset("fast", max_steps=1, batch_size=2)
+    elif change == "data":
+        root = tmp_path / "data"
+        write_category(root, "bare", masks=False, seed=9)
+    else:
+        file = tmp_path / "tiny.py"
+        spec = write_encoder(tmp_path)
+        file.write_text(file.read_text().replace("manual_seed(5)", "manual_seed(6)"))
+        encoder = Encoder(spec)
+    _, other, is_new = run("mvtec_ad", root, "bare", preset, encoder, seed=seed, out=tmp_path / "runs")
+    assert is_new and other != path
+
+
+def test_same_seed_same_numbers(data, encoder, preset, tmp_path):
+    first, path, _ = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path / "a")
+    second, other, _ = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path / "b")
+    assert first["images"] == second["images"] and first["metrics"] == second["metrics"]
+    assert path.with_suffix(".safetensors").read_bytes() == other.with_suffix(".safetensors").read_bytes()
+
+
+def test_without_masks_pixel_metrics_are_absent_and_said_so(data, encoder, preset, tmp_path):
+    record, _, _ = run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path)
+    assert record["metrics"]["image_auroc"] is not None
+    assert record["metrics"]["pixel_auroc"] is None and record["metrics"]["au_pro_30"] is None
+    assert any("masks" in note for note in record["notes"])
+
+
+def test_training_images_alone_give_a_model_and_no_metrics(data, encoder, preset, tmp_path):
+    folder = data / "part" / "train" / "good"
+    record, path, _ = run("folder", folder, "good", preset, encoder, out=tmp_path, model=tmp_path / "model")
+    assert set(record["metrics"].values()) == {None} and record["images"] == []
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert not path.with_suffix(".safetensors").exists()
+
+
+def test_small_set_is_said_so(data, encoder, tmp_path):
+    record, _, _ = run("mvtec_ad", data, "part", get_preset("fast", max_steps=1), encoder, out=tmp_path)
+    assert record["branches"][0]["steps"] == 1
+    assert any("fewer than a batch" in note for note in record["notes"])
+
+
+def test_damaged_record_is_made_again(data, encoder, preset, tmp_path):
+    record, path, _ = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(PradotError, match="not a whole run record"):
+        read_record(path)
+    again, _, is_new = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    assert is_new and again["images"] == record["images"]
+
+
+def test_failed_run_leaves_nothing(data, encoder, preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.metrics, "evaluate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_paper_preset_is_the_papers():
+    paper = PRESETS["paper"]
+    assert paper.branches == ((2, 0.0), (2, 0.3), (3, 0.0), (3, 0.3))
+    settings = (paper.n_prototypes, paper.reg, paper.n_iter, paper.ema, paper.n_epochs, paper.batch_size)
+    assert settings == (16, 0.01, 100, 0.95, 50, 64)
+    assert (paper.scoring, paper.evaluation_size, paper.image_size, paper.max_steps) == ("image", 224, 224, None)
+    assert paper.label == "paper" and get_preset("paper", max_steps=60).label == "paper, shortened"
+    with pytest.raises(PradotError, match="unknown preset"):
+        get_preset("papier")
+
+
+def test_paper_preset_evaluates_at_224(data, encoder, tmp_path):
+    record, path, _ = run("mvtec_ad", data, "part", get_preset("paper", max_steps=1, batch_size=1), encoder, out=tmp_path)
+    maps = upsample_and_average(read_branch_maps(path), [(224, 224)] * 6)
+    assert [image["score"] for image in record["images"]] == pytest.approx([anomaly_map.max() for anomaly_map in maps])
+    assert record["evaluation_size"] == 224 and len(record["branches"]) == 4
+
+
+def test_slug():
+    assert slug("paper, shortened") == "paper_shortened"
+    assert slug("load_resnet50v1.py:load") == "load_resnet50v1.py_load"

@@ -1,0 +1,119 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pradot import PradotError
+from pradot.paper.datasets import MVTEC_AD_CATEGORIES
+from pradot.paper.runs import METRICS
+from pradot.paper.tables import DASH, benchmark_table, collect, formatted, published, write_tables
+
+
+def write_record(folder, category, value, *, dataset="mvtec_ad", label="paper", seed=0, name=None, created="2026-01-01"):
+    record = {
+        "format": 1,
+        "label": label,
+        "dataset": dataset,
+        "category": category,
+        "seed": seed,
+        "settings": {"batch_size": 64},
+        "evaluation_size": 224,
+        "encoder": {"name": "resnet50.a1_in1k", "weights_source": "timm", "weights_sha256": "ab" * 32, "image_size": 224},
+        "metrics": dict.fromkeys(METRICS, value),
+        "by_defect": {"scratch": dict.fromkeys(METRICS, value), "bent_lead": dict.fromkeys(METRICS, value and value / 2)},
+        "branches": [{"steps": 150}],
+        "image_shapes": {"900x900": 3},
+        "versions": {"pradot": "0.1.0", "torch": "2", "timm": "1"},
+        "created": created,
+    }
+    path = folder / f"{name or f'{category}-{label}-{seed}'}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_published_numbers_of_the_paper():
+    table = published().set_index(["dataset", "category", "metric"])["value"]
+    assert table["mvtec_ad", "mean", "image_auroc"] == 97.3
+    assert table["mvtec_ad", "mean", "pixel_auroc"] == 97.6
+    assert table["mvtec_loco", "mean", "au_spro_05"] == 52.6
+    categories = published().query("dataset == 'mvtec_ad' and metric == 'image_auroc' and category != 'mean'")
+    assert list(categories["category"]) == list(MVTEC_AD_CATEGORIES)
+    assert categories["value"].mean() == pytest.approx(97.3, abs=0.05)
+
+
+def test_this_run_paper_and_difference(tmp_path):
+    write_record(tmp_path, "bottle", 0.985)
+    table = benchmark_table(collect(tmp_path))
+    assert list(table.index) == [*MVTEC_AD_CATEGORIES, "mean"]
+    bottle = table.loc["bottle"]
+    assert bottle["image AUROC", "this run"] == pytest.approx(98.5)
+    assert bottle["image AUROC", "paper"] == 100.0
+    assert bottle["image AUROC", "difference"] == pytest.approx(-1.5)
+    assert ("AU-PRO 30 %", "paper") not in table.columns  # the paper does not report it
+    text = formatted(table)
+    assert text.loc["bottle"].iloc[:3].tolist() == ["98.5", "100.0", "-1.5"]
+    assert text.loc["cable"].iloc[:3].tolist() == [DASH, "99.1", DASH]
+
+
+def test_mean_is_of_the_whole_data_set_or_a_dash(tmp_path):
+    for category in MVTEC_AD_CATEGORIES[:-1]:
+        write_record(tmp_path, category, 0.9)
+    assert np.isnan(benchmark_table(collect(tmp_path)).loc["mean", ("image AUROC", "this run")])
+    write_record(tmp_path, MVTEC_AD_CATEGORIES[-1], 0.75)
+    table = benchmark_table(collect(tmp_path))
+    assert table.loc["mean", ("image AUROC", "this run")] == pytest.approx(89.0)
+    assert table.loc["mean", ("image AUROC", "difference")] == pytest.approx(89.0 - 97.3)
+
+
+def test_seeds_are_averaged_and_missing_metrics_are_dashes(tmp_path):
+    write_record(tmp_path, "bottle", 0.8, seed=0)
+    write_record(tmp_path, "bottle", 0.9, seed=1)
+    write_record(tmp_path, "cable", None)
+    table = benchmark_table(collect(tmp_path))
+    assert table.loc["bottle", ("image AUROC", "this run")] == pytest.approx(85)
+    assert formatted(table).loc["cable"].iloc[0] == DASH
+
+
+def test_files_by_label_and_their_contents(tmp_path):
+    write_record(tmp_path / "runs", "bottle", 0.985)
+    write_record(tmp_path / "runs", "bottle", 0.5, label="paper, shortened")
+    written = write_tables(tmp_path / "runs", tmp_path / "tables")
+    name = "mvtec_ad-paper-resnet50.a1_in1k"
+    assert set(written) == {name, f"{name}-by_defect"} | {
+        f"mvtec_ad-paper_shortened-resnet50.a1_in1k{kind}" for kind in ("", "-by_defect")
+    }
+    back = pd.read_csv(tmp_path / "tables" / f"{name}.csv", na_values=DASH).set_index("category")
+    assert back.loc["bottle", "image AUROC, this run"] == 98.5
+    markdown = (tmp_path / "tables" / f"{name}.md").read_text()
+    assert "150 steps" in markdown and "abababababab" in markdown and "900x900" in markdown
+    latex = (tmp_path / "tables" / f"{name}.tex").read_text()
+    assert r"\toprule" in latex and r"metal\_nut" in latex and "98.5 & 100.0 & -1.5" in latex and DASH not in latex
+    defects = (tmp_path / "tables" / f"{name}-by_defect.csv").read_text().splitlines()
+    assert defects[1].startswith("bottle,scratch,98.5") and defects[2].startswith("bottle,bent_lead,49.25")
+
+
+def test_data_set_without_published_numbers_has_no_paper_column(tmp_path):
+    write_record(tmp_path, "tray", 0.9, dataset="drawn")
+    table = benchmark_table(collect(tmp_path))
+    assert list(table.index) == ["tray"]
+    assert set(table.columns.get_level_values(1)) == {"this run"}
+    assert list(formatted(table).columns) == ["image AUROC", "pixel AUROC", "AU-PRO 30 %", "AU-PRO 5 %"]
+
+
+def test_of_two_shortened_runs_of_one_seed_the_newest_counts(tmp_path):
+    write_record(tmp_path / "runs", "bottle", 0.6, label="paper, shortened", name="a", created="2026-01-02")
+    write_record(tmp_path / "runs", "bottle", 0.5, label="paper, shortened", name="b", created="2026-01-01")
+    table = write_tables(tmp_path / "runs", tmp_path / "tables")["mvtec_ad-paper_shortened-resnet50.a1_in1k"]
+    assert table.loc["bottle", ("image AUROC", "this run")] == pytest.approx(60)
+
+
+def test_errors_name_the_folder(tmp_path):
+    with pytest.raises(PradotError, match="no folder of run records"):
+        write_tables(tmp_path / "nowhere", tmp_path)
+    with pytest.raises(PradotError, match="no run records under"):
+        write_tables(tmp_path, tmp_path)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(PradotError, match=r"other\.json is not a whole run record"):
+        write_tables(tmp_path, tmp_path)
