@@ -130,10 +130,11 @@ def mix_costs(c_feat, c_space, alpha, scale=None):
         `alpha` outside [0, 1], or `c_feat` holds NaN or infinity.
     """
     alpha = check_alpha(alpha)
+    largest = c_feat.max().item()
+    if not math.isfinite(largest):  # max() passes NaN on
+        raise PradotError("the feature cost holds NaN or infinity: look at the embeddings (and the encoder's weights)")
     if scale is None:
-        scale = CostScale(c_feat.max().item(), c_space.max().item())
-        if not math.isfinite(scale.feature):  # max() passes NaN on
-            raise PradotError("the feature cost holds NaN or infinity: look at the embeddings (and the encoder's weights)")
+        scale = CostScale(largest, c_space.max().item())
     # A maximum of 0 means that all costs are 0 (identical embeddings, one cell): nothing to divide.
     c_feat.mul_((1 - alpha) / (scale.feature or 1))
     if alpha > 0:

@@ -18,7 +18,7 @@ from pradot.cost import CostScale
 from pradot.encoder import Encoder
 from pradot.errors import PradotError
 from pradot.files import replacing
-from pradot.images import read_image
+from pradot.images import image_shape, read_image
 from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
@@ -193,8 +193,8 @@ class Pradot(BaseEstimator):
         ndarray of shape (n_images, size, size), or list of ndarray of shape (height_i, width_i)
             float32, higher for the more abnormal. The list is for `size` None.
         """
-        images = [read_image(image) for image in images] if size is None else list(images)
-        shapes = [image.shape[:2] for image in images] if size is None else [(size, size)] * len(images)
+        images = list(images)
+        shapes = [_shape(image) if size is None else (size, size) for image in images]
         maps = upsample_and_average(self.branch_maps(images), shapes)
         return maps if size is None else np.stack(maps)
 
@@ -354,13 +354,18 @@ def upsample_and_average(branch_maps, shapes):
     return averages
 
 
+def _shape(image):
+    # Files are not decoded for it and not held: the images of a whole folder at their own size may fill the memory.
+    return image_shape(image) if isinstance(image, str | Path) else read_image(image).shape[:2]
+
+
 def _read_model(folder):
     paths = folder / "config.json", folder / "model.safetensors"
     for path in paths:
         if not path.is_file():
             raise PradotError(f"no model in {folder}: {path.name} is missing (a model is a folder written by `save`)")
-    text = paths[0].read_text()
     try:
+        text = paths[0].read_text()
         config = json.loads(text)
         if config["format"] != MODEL_FORMAT:
             raise PradotError(

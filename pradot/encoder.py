@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
-import numpy as np
 import platformdirs
 import safetensors
 import timm
@@ -124,7 +123,10 @@ class Encoder:
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.module = module.eval().requires_grad_(False).to(device)
         self.weights_sha256 = _hash_tensors(self.module.state_dict())
-        probe = self._maps(_probe_image(self.image_size)[None])
+        try:
+            probe = self._maps(_probe_image(self.image_size)[None])
+        except (AssertionError, RuntimeError) as error:  # some backbones take only images of the size they were made for
+            raise PradotError(f"{name} cannot take images of {self.image_size} px: {error}") from error
         self.channels = {scale: maps.shape[3] for scale, maps in probe.items()}
         self.grids = {scale: tuple(maps.shape[1:3]) for scale, maps in probe.items()}
         #: dict of int to Tensor of shape (channels,): mean features of a fixed drawn image; tells encoders apart that share
@@ -211,8 +213,10 @@ class Encoder:
         maps = self.module((batch - mean) / std)
         if isinstance(maps, torch.Tensor):
             maps = [maps]
+        if getattr(self.module, "output_fmt", "NCHW") != "NHWC":  # some of timm's backbones, Swin among them, end with channels
+            maps = [scale_maps.permute(0, 2, 3, 1) for scale_maps in maps]  # (B, H, W, C)
         if self._by_stride:
-            by_scale = {round(math.log2(self.image_size / scale_maps.shape[-1])) - 1: scale_maps for scale_maps in maps}
+            by_scale = {round(math.log2(self.image_size / scale_maps.shape[2])) - 1: scale_maps for scale_maps in maps}
         else:
             by_scale = dict(zip(self.scales, maps, strict=True))
         missing = sorted(set(self.scales) - set(by_scale))
@@ -220,16 +224,20 @@ class Encoder:
             raise PradotError(
                 f"{self.name} gives feature maps of scales {sorted(by_scale)} at {self.image_size} px; asked for {missing}"
             )
-        return {scale: by_scale[scale].permute(0, 2, 3, 1).contiguous() for scale in self.scales}  # (B, H, W, C)
+        return {scale: by_scale[scale].contiguous() for scale in self.scales}
 
     def _cache_key(self, images):
         key = hashlib.sha256(self._fingerprint.encode() + repr(self.scales).encode())
         for image in images:
             if isinstance(image, str | Path):
-                content = Path(image).read_bytes()
+                try:
+                    content = Path(image).read_bytes()
+                except OSError as error:
+                    raise PradotError(f"Cannot read the image {image}: {error}") from error
             else:
-                array = np.asarray(image)
-                content = repr((array.dtype, array.shape)).encode() + array.tobytes()
+                # As it is read: equal bytes may be other colours in another mode or with another palette.
+                array = read_image(image)
+                content = repr(array.shape).encode() + array.tobytes()
             key.update(hashlib.sha256(content).digest())
         return key.hexdigest()[:32]
 
@@ -376,20 +384,27 @@ def _read_weights(path):
         raise PradotError(
             f"{path} is not a readable file of weights (safetensors or PyTorch state dict): {error or type(error).__name__}"
         ) from error
-    return state.get("state_dict", state)
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    state = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    if not state:
+        raise PradotError(f"{path} holds no tensors by name; expected a PyTorch state dict")
+    return state
 
 
 def _load_weights(module, state, path):
     """Load those tensors of `state` that the pruned module has; every one of its own must be there."""
-    prefix = "model." if any(key.startswith("model.") for key in module.state_dict()) else ""
-    wanted = {key: value.shape for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
-    state = {prefix + key: value.float() for key, value in state.items()}
+    own = module.state_dict()
+    prefix = "model." if any(key.startswith("model.") for key in own) else ""
+    plain = lambda key: key.replace(".", "_")  # noqa: E731  timm names a stage "stages.0" or, with features_only, "stages_0"
+    state = {plain(prefix + key): value.float() for key, value in state.items()}
+    wanted = {key: value.shape for key, value in own.items() if not key.endswith("num_batches_tracked")}
+    state = {key: state[plain(key)] for key in wanted if plain(key) in state}
     missing = [key for key, shape in wanted.items() if key not in state or state[key].shape != shape]
     if missing:
         raise PradotError(
             f"{path} does not fit: {len(missing)} of {len(wanted)} tensors are missing or of another shape, first {missing[:3]}"
         )
-    module.load_state_dict({key: state[key] for key in wanted}, strict=False)
+    module.load_state_dict(state, strict=False)
 
 
 def _describe_file(name, path):

@@ -254,7 +254,10 @@ class PrototypeLearner(BaseEstimator):
         self.prototypes_ = moved
         if self.positions == "learned":
             grid = grid_positions(*self.grid_shape_, device=self.device).repeat(len(x), 1)  # (batch * height * width, 2)
-            self.positions_ = self.ema * self.positions_ + (1 - self.ema) * m * transport.push(grid)
+            # Divided by the mass that arrived, which is 1 / m only when Sinkhorn has converged: a mean of places on the unit
+            # square stays on it. The scale of features does not matter (cosine), that of positions does.
+            received = transport.push(torch.ones_like(grid[:, :1]))  # (m, 1)
+            self.positions_ = self.ema * self.positions_ + (1 - self.ema) * transport.push(grid) / received
 
     def _validate(self, features, batch_size):
         """Mean transport loss over batches of (n_validation, height, width, channels), and the largest costs."""
@@ -269,14 +272,14 @@ class PrototypeLearner(BaseEstimator):
         """The grid, repeated or thinned out: (m, 2)."""
         grid = grid_positions(height, width)  # (height * width, 2)
         if self.n_prototypes >= 1:
-            return grid.repeat(self.n_prototypes, 1)
+            return grid.repeat(int(self.n_prototypes), 1)
         every = round(self.n_prototypes**-0.5)
         return grid.view(height, width, 2)[::every, ::every].flatten(0, 1)
 
     def _check(self, features):
         check_alpha(self.alpha)
         n = self.n_prototypes
-        whole = n >= 1 and n == int(n)
+        whole = n >= 1 and float(n).is_integer()
         square_part = 0 < n < 1 and math.isclose(round(n**-0.5) ** -2, n, rel_tol=1e-6)
         if not (whole or square_part):
             raise PradotError(f"n_prototypes is {n}; give a whole number >= 1, or 1/4, 1/9, 1/16, ... for a coarser grid")

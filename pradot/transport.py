@@ -117,7 +117,7 @@ def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):
     Raises
     ------
     PradotError
-        A setting is out of range, the cost is not finite, or `reg` is too small for the cost's precision.
+        A setting or the weights are out of range, the cost is not finite, or `reg` is too small for the cost's precision.
     """
     if solver not in SOLVERS:
         raise PradotError(f"unknown solver {solver!r}: choose one of {', '.join(SOLVERS)}")
@@ -125,6 +125,8 @@ def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):
         raise PradotError(f"n_iter is {n_iter}; Sinkhorn needs at least one iteration")
     if not (reg > 0 and math.isfinite(reg)):
         raise PradotError(f"reg is {reg}; the weight of the entropy must be a positive number")
+    if M.dtype not in (torch.float32, torch.float64):
+        raise PradotError(f"the transport cost is of {M.dtype}; give float32 or float64")
     largest = M.abs().max().item()
     if not math.isfinite(largest):
         raise PradotError("the transport cost holds NaN or infinity")
@@ -132,9 +134,18 @@ def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):
     if largest / reg * torch.finfo(M.dtype).eps > 1e-3:
         raise PradotError(f"reg = {reg} is too small for costs up to {largest:.3g} in {M.dtype}: use float64 or a larger reg")
     n, m = M.shape
-    a = M.new_full((n,), 1 / n) if a is None else a
-    b = M.new_full((m,), 1 / m) if b is None else b
+    a = M.new_full((n,), 1 / n) if a is None else _check_weights("a", a, n)
+    b = M.new_full((m,), 1 / m) if b is None else _check_weights("b", b, m)
     return (_sinkhorn_kernel if solver == "kernel" else _sinkhorn_pot)(M, reg, a, b, n_iter)
+
+
+def _check_weights(name, weights, length):
+    if weights.shape != (length,) or not (weights > 0).all() or abs(weights.sum().item() - 1) > 1e-3:
+        raise PradotError(
+            f"{name} has shape {tuple(weights.shape)} and sum {weights.sum().item():.6g}; "
+            f"it must hold {length} positive weights that sum to 1"
+        )
+    return weights
 
 
 def _sinkhorn_pot(M, reg, a, b, n_iter):

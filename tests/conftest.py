@@ -1,0 +1,48 @@
+"""What several test files share: an encoder of a few thousand weights, and drawn images."""
+
+import numpy as np
+import pytest
+import torch
+
+from pradot import Encoder
+
+# The arrays of the tests are small: on a busy machine threads wait for each other ten times longer than they work.
+torch.set_num_threads(1)
+
+
+class TwoScales(torch.nn.Module):
+    """Random convolutions: maps of stride 8 (scale 2, 6 channels) and stride 16 (scale 3, 10 channels)."""
+
+    def __init__(self, seed=0, **convolution):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.fine = torch.nn.Conv2d(3, 6, 8, stride=8, **convolution)
+            self.coarse = torch.nn.Conv2d(6, 10, 2, stride=2)
+
+    def forward(self, x):
+        fine = self.fine(x).relu()
+        return [fine, self.coarse(fine).relu()]
+
+
+@pytest.fixture(scope="session")
+def two_scales():
+    return TwoScales
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder():
+    return Encoder.from_module(TwoScales(), "two_scales", image_size=64)
+
+
+def draw_images(n, seed, shape=(64, 64)):
+    """Stripes in random colours with noise, uint8."""
+    rng = np.random.default_rng(seed)
+    stripes = np.sin(np.arange(shape[1]) / 4)[:, None]
+    images = [140 + 50 * stripes * rng.uniform(0.5, 1, 3) + rng.normal(0, 8, (*shape, 3)) for _ in range(n)]
+    return [image.clip(0, 255).astype(np.uint8) for image in images]
+
+
+@pytest.fixture(scope="session")
+def draw():
+    return draw_images
