@@ -178,9 +178,9 @@ pins: env ## choose the newest versions that pyproject.toml allows and write con
 	echo "Resolving: about a minute; nothing is installed but a new pip in build/pins, whose dry run downloads no packages ..."
 	mkdir -p build
 	$(PY) -m venv --clear build/pins
-	build/pins/bin/python -m pip install -q --upgrade pip
-	build/pins/bin/python -m pip install -q --dry-run --ignore-installed --only-binary :all: --report build/pins.json \
-	    -e '.[dev]' aiohttp setuptools
+	pins() { build/pins/bin/python -m pip install -q "$$@" >build/pip.log 2>&1 || { tail -n 20 build/pip.log >&2; exit 1; }; }
+	pins --upgrade pip
+	pins --dry-run --ignore-installed --only-binary :all: --report build/pins.json -e '.[dev]' aiohttp setuptools
 	$(PY) .ci/pins.py build/pins.json constraints.txt
 	rm -rf build/pins
 	echo "Now: make test tables, then commit constraints.txt."
