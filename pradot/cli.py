@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -158,12 +159,20 @@ def _notebooks(options):
 
 
 def _value(text):
-    """A parameter's value as YAML reads it (numbers, true, null, lists), 1e-3 included; what it cannot read is text."""
-    try:
-        value = yaml.safe_load(text)
-        return float(value) if isinstance(value, str) else value
-    except (yaml.YAMLError, ValueError):
-        return text
+    """A parameter's value: numbers, true, false, null, and YAML in brackets, braces or quotes; all else is text as it stands."""
+    constants = {"true": True, "false": False, "null": None, "none": None}
+    if text.lower() in constants:
+        return constants[text.lower()]
+    if text[:1] in ("[", "{", "'", '"'):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise PradotError(f"cannot read the parameter value {text!r}: {str(error).splitlines()[0]}") from error
+    if re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", text):  # 01 is a name
+        return int(text)
+    if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) and not re.fullmatch(r"[0-9]+", text):
+        return float(text)
+    return text
 
 
 def _predict(options):

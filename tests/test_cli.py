@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from small_data import write_category, write_encoder
 
-from pradot.cli import main
+from pradot.cli import _value, main
 from pradot.paper import notebooks
 from pradot.paper.runs import read_records
 
@@ -140,3 +140,25 @@ def test_notebooks_stop_at_the_first_failure_naming_notebook_and_cell(project, c
     assert "01_second ... failed" in printed.out
     assert "01_second failed in cell" in printed.err and "ZeroDivisionError" in printed.err and "if fail:" in printed.err
     assert main(["notebooks", "01", "-p", "fail", "false"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-1", -1),
+        ("0.3", 0.3),
+        ("1e-3", 1e-3),
+        ("true", True),
+        ("None", None),
+        ("[0, 0.3]", [0, 0.3]),
+        ("'3'", "3"),
+        ("01", "01"),
+        ("nan", "nan"),
+        ("/data: mine", "/data: mine"),
+        ("resnet50.a1_in1k", "resnet50.a1_in1k"),
+    ],
+)
+def test_parameter_values(text, value):
+    found = _value(text)
+    assert found == value and type(found) is type(value)
