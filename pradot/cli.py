@@ -159,7 +159,7 @@ def _notebooks(options):
 
 
 def _value(text):
-    """A parameter's value: numbers, true, false, null, and YAML in brackets, braces or quotes; all else is text as it stands."""
+    """A parameter's value: numbers, true, false, null, YAML in brackets, braces or quotes; all else is text as it stands."""
     constants = {"true": True, "false": False, "null": None, "none": None}
     if text.lower() in constants:
         return constants[text.lower()]
