@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
+from sklearn.manifold import TSNE
 
 from pradot.cost import feature_cost, grid_positions, spatial_cost
 from pradot.files import replacing
@@ -198,6 +199,9 @@ def training_curves(learners):
     axes[2].set(ylabel="L1 error of the marginal", title="what Sinkhorn leaves open")
     for ax in axes:
         ax.set(xlabel="step", yscale="log")
+    axes[0].yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_formatter("")
     axes[1].legend(frameon=False)
     return fig
 
@@ -317,6 +321,8 @@ def image_row(images, titles, *, height=2.3):
 def assignment_arrows(ax, image, nearest, learner, title=None):
     """Arrows from every cell of an image to the position of its cheapest prototype, coloured by where they start.
 
+    A dot is a cell whose prototype lives there.
+
     Parameters
     ----------
     ax : matplotlib Axes
@@ -351,8 +357,9 @@ def assignment_arrows(ax, image, nearest, learner, title=None):
         width=0.004,
         headwidth=4,
         headlength=5,
-        minlength=0,
     )
+    still = (start == end).all(1)
+    ax.scatter(column[still], row[still], s=5, c=colours[still])
     ax.set(title=title or "", xlim=(0, 1), ylim=(1, 0))
     ax.set_aspect(picture.shape[0] / picture.shape[1])
     ax.set_axis_off()
@@ -415,31 +422,50 @@ def mixed_distances(learner, x, positions):
     return D.fill_diagonal_(0).cpu().numpy()
 
 
-def neighbour_map(ax, points, positions, kinds, title=None):
-    """A t-SNE (or UMAP) of patches and prototypes, coloured by position.
+def neighbour_map(ax, learner, x, positions, abnormal, *, n_prototypes=300, random_state=0, title=None):
+    """t-SNE of patches and prototypes under the mixed distance, coloured by position.
 
     Parameters
     ----------
     ax : matplotlib Axes
-    points : ndarray of shape (n, 2)
-        Places in the drawing, without a unit.
-    positions : ndarray of shape (n, 2)
-        Positions in the image, on the unit square.
-    kinds : array of shape (n,) of str
-        ``"normal"`` (dots), ``"abnormal"`` (crosses) or ``"prototype"`` (diamonds).
+    learner : PrototypeLearner
+        Fitted.
+    x : Tensor of shape (n, channels)
+        Embeddings.
+    positions : Tensor of shape (n, 2)
+        Theirs, on the unit square.
+    abnormal : bool array of shape (n,)
+        Drawn as crosses; the other embeddings are dots, prototypes diamonds.
+    n_prototypes : int
+        At most so many prototypes are drawn, chosen at random.
+    random_state : int
+        Seed of that choice and of t-SNE.
     title : str, optional
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Distance of every embedding to the nearest of *all* prototypes.
     """
-    colours, kinds = position_colours(positions), np.asarray(kinds)
-    looks = {
-        "prototype": {"marker": "D", "s": 16, "edgecolors": "0.25", "linewidths": 0.6},
-        "normal": {"marker": "o", "s": 9, "linewidths": 0},
-        "abnormal": {"marker": "X", "s": 42, "edgecolors": "black", "linewidths": 0.8},
+    D, n = mixed_distances(learner, x, positions), len(x)
+    prototypes = np.random.default_rng(random_state).permutation(np.arange(n, len(D)))[:n_prototypes]
+    drawn = np.concatenate([np.arange(n), prototypes])
+    tsne = TSNE(metric="precomputed", init="random", perplexity=30, max_iter=500, random_state=random_state)
+    points = tsne.fit_transform(D[np.ix_(drawn, drawn)])  # (n + n_prototypes, 2)
+    colours = position_colours(torch.cat([positions, learner.positions_.cpu()])[drawn])
+    groups = {
+        "prototype": (drawn >= n, {"marker": "D", "s": 16, "edgecolors": "0.25", "linewidths": 0.6}),
+        "normal patch": (np.isin(drawn, np.flatnonzero(~abnormal)), {"marker": "o", "s": 12, "linewidths": 0}),
+        "abnormal patch": (
+            np.isin(drawn, np.flatnonzero(abnormal)),
+            {"marker": "X", "s": 42, "edgecolors": "black", "linewidths": 0.8},
+        ),
     }
-    for kind, look in looks.items():
-        chosen = kinds == kind
+    for name, (chosen, look) in groups.items():
         if chosen.any():
-            ax.scatter(*points[chosen].T, c=colours[chosen], label=kind, zorder=2 if kind == "abnormal" else 1, **look)
+            ax.scatter(*points[chosen].T, c=colours[chosen], label=name, **look)
     ax.set(title=title or "", xticks=[], yticks=[], xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
+    return D[:n, n:].min(1)
 
 
 def position_key(ax):
