@@ -117,6 +117,8 @@ class Encoder:
         return self
 
     def _setup(self, module, name, source, mean, std, scales, image_size, device, by_stride):
+        if not scales:
+            raise PradotError(f"no scales asked of {name}; name one at least")
         self.name, self.weights_source = name, source
         self.scales, self.image_size, self.device = scales, int(image_size), device
         self._by_stride = by_stride

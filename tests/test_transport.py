@@ -234,7 +234,7 @@ def test_a_scaling_out_of_range_is_noticed(bad):
 
 def test_reg_too_small_for_float32_is_an_error_and_float64_takes_it():
     M = uniform_cost(dtype=torch.float32)
-    with pytest.raises(PradotError, match="too small.*float64"):
+    with pytest.raises(PradotError, match=r"too small.*float64"):
         sinkhorn(M, 1e-5)
     assert l1(sinkhorn(M.double(), 1e-5).plan, pot(M.double(), 1e-5, 100)[0]) < 1e-9
     with pytest.raises(PradotError, match="too small"):
