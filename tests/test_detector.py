@@ -1,0 +1,374 @@
+"""The detector: scores of an image are its own, maps have the asked-for size, and a model comes back as it was saved."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from pradot import Branch, Encoder, Pradot, PradotError
+from pradot.detector import PAPER_BRANCHES, upsample_and_average
+
+QUICK = {"n_prototypes": 1, "n_epochs": 8, "batch_size": 4, "n_iter": 20}
+
+
+def spoiled(image):
+    """The image with a black square right of the middle."""
+    image = image.copy()
+    image[24:40, 40:56] = 0
+    return image
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_encoder, draw):
+    return Pradot(tiny_encoder, **QUICK).fit(draw(10, 0))
+
+
+@pytest.fixture
+def saved(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+# Fit
+
+
+def test_the_default_is_the_papers_four_branches(fitted):
+    assert tuple(fitted.learners_) == PAPER_BRANCHES == ((2, 0.0), (2, 0.3), (3, 0.0), (3, 0.3))
+    for branch, learner in fitted.learners_.items():
+        assert learner.alpha == branch.alpha
+        assert learner.grid_shape_ == {2: (8, 8), 3: (4, 4)}[branch.scale]
+        assert learner.prototypes_.shape == {2: (64, 6), 3: (16, 10)}[branch.scale]
+    assert fitted.n_images_ == {"train": 8, "validation": 2} and fitted.notes_ == []
+    defaults = Pradot().get_params()
+    assert {name: defaults[name] for name in ("n_prototypes", "reg", "n_iter", "ema", "n_epochs", "batch_size")} == {
+        "n_prototypes": 16,
+        "reg": 0.01,
+        "n_iter": 100,
+        "ema": 0.95,
+        "n_epochs": 50,
+        "batch_size": 64,
+    }
+
+
+@pytest.mark.parametrize(
+    ("n_images", "fraction", "train", "validation"),
+    [(10, 0.2, 8, 2), (60, 0.2, 48, 12), (4, 0.2, 3, 1), (2, 0.2, 1, 1), (1, 0.2, 1, 0), (10, 0, 10, 0), (3, 0.99, 1, 2)],
+)
+def test_part_of_the_images_is_held_out(tiny_encoder, n_images, fraction, train, validation):
+    features = {3: torch.rand(n_images, 4, 4, 10, generator=torch.Generator().manual_seed(0))}
+    settings = QUICK | {"n_epochs": 1, "n_iter": 2}
+    detector = Pradot(tiny_encoder, branches=[(3, 0.3)], validation_fraction=fraction, **settings).fit_features(features)
+    assert detector.n_images_ == {"train": train, "validation": validation}
+    assert any("no validation images" in note for note in detector.notes_) == (validation == 0)
+    assert any("fewer than a batch" in note for note in detector.notes_) == (train < 4)
+    assert len(set(detector.notes_)) == len(detector.notes_)
+
+
+def test_held_out_images_are_not_trained_on(tiny_encoder, monkeypatch):
+    """Each image's features hold its number: what a learner gets as training and validation must part the whole."""
+    features = {3: torch.arange(10.0).view(10, 1, 1, 1).expand(10, 4, 4, 10).contiguous() + 1}
+    parts = []
+
+    class Recorder:
+        notes_ = ()
+
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def fit(self, kept, held_out):
+            parts.append((kept[:, 0, 0, 0].tolist(), held_out[:, 0, 0, 0].tolist()))
+            return self
+
+    monkeypatch.setattr("pradot.detector.PrototypeLearner", Recorder)
+    for seed in (0, 0, 1):
+        Pradot(tiny_encoder, branches=[(3, 0.0), (3, 0.3)], random_state=seed).fit_features(features)
+    assert all(sorted(kept + held_out) == list(range(1, 11)) and len(held_out) == 2 for kept, held_out in parts)
+    assert parts[0] == parts[1] == parts[2]  # branches and runs of one seed share the split
+    assert parts[0] != parts[4]
+
+
+def test_one_training_image_works(tiny_encoder, draw):
+    detector = Pradot(tiny_encoder, ema=0.5, **QUICK).fit(draw(1, 0))
+    assert detector.learners_[Branch(3, 0.0)].n_steps_ == 8
+    good, bad = detector.anomaly_scores([draw(1, 3)[0], spoiled(draw(1, 3)[0])])
+    assert bad > good
+
+
+def test_same_seed_same_maps(tiny_encoder, fitted, draw):
+    again = clone(fitted).fit(draw(10, 0))
+    assert np.array_equal(again.anomaly_maps(draw(2, 1), 32), fitted.anomaly_maps(draw(2, 1), 32))
+    other = Pradot(tiny_encoder, **QUICK, random_state=1).fit(draw(10, 0))
+    assert not np.allclose(other.anomaly_maps(draw(2, 1), 32), fitted.anomaly_maps(draw(2, 1), 32), rtol=1e-4)
+
+
+def test_a_spoiled_image_scores_higher_and_at_the_spoiled_place(tiny_encoder, draw):
+    detector = Pradot(tiny_encoder, ema=0.5, **QUICK).fit(draw(10, 0))
+    images = draw(4, 5)
+    good, bad = detector.anomaly_scores(images), detector.anomaly_scores([spoiled(image) for image in images])
+    assert bad.min() > good.max()
+    for one in detector.anomaly_maps([spoiled(image) for image in images]):
+        inside = one[24:40, 40:56].mean()
+        assert inside > 1.5 * one[:, :32].mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"branches": []}, "one or more different"),
+        ({"branches": [(2, 0.0), (2, 0)]}, "one or more different"),
+        ({"branches": [(2, 0.0), (4, 0.3)]}, r"scale \[4\].*gives \[2, 3\]"),
+        ({"branches": [(2, 1.5)]}, "alpha"),
+        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"validation_fraction": -0.1}, "validation_fraction"),
+        ({"validation_fraction": float("nan")}, "validation_fraction"),
+        ({"scoring": "batch"}, "image, training"),
+        ({"n_prototypes": 0.3}, "n_prototypes"),
+        ({"solver": "emd"}, "kernel, pot"),
+    ],
+)
+def test_settings_out_of_range_are_errors(tiny_encoder, draw, settings, message):
+    with pytest.raises(PradotError, match=message):
+        Pradot(tiny_encoder, **QUICK | settings).fit(draw(4, 0))
+
+
+@pytest.mark.parametrize("call", ["anomaly_maps", "anomaly_scores", "score_samples", "branch_maps"])
+def test_nothing_is_scored_before_fit(tiny_encoder, draw, call):
+    with pytest.raises(NotFittedError):
+        getattr(Pradot(tiny_encoder), call)(draw(1, 0))
+
+
+# Scores
+
+
+@pytest.mark.parametrize("scoring", ["training", "image"])
+def test_scores_of_an_image_do_not_depend_on_the_other_images(fitted, draw, scoring):
+    detector = clone(fitted).set_params(scoring=scoring)
+    detector.learners_ = fitted.learners_
+    images = [*draw(5, 1), np.zeros((64, 64, 3), np.uint8), spoiled(draw(1, 2)[0]), *draw(12, 3)]  # two passes of the encoder
+    together = detector.anomaly_maps(images, 32)
+    backwards = detector.anomaly_maps(images[::-1], 32)[::-1]
+    np.testing.assert_allclose(backwards, together, atol=1e-6, rtol=0)
+    for number in (0, 5, 6, 18):
+        np.testing.assert_allclose(detector.anomaly_maps([images[number]], 32)[0], together[number], atol=1e-6, rtol=0)
+    assert np.ptp(together.max((1, 2))) > 1e-3  # they do differ
+
+    features = detector.encoder.features(images)  # with the same features: not the slightest difference
+    maps = detector.branch_maps_of_features(features)
+    alone = detector.branch_maps_of_features({scale: one[6:7] for scale, one in features.items()})
+    assert all(torch.equal(alone[branch][0], maps[branch][6]) for branch in maps)
+
+
+def test_the_two_scorings_differ_by_what_they_divide_by(fitted, draw):
+    """With alpha 0 and one image, maps of the two scorings are proportional: training maximum to own maximum."""
+    detector = clone(fitted).set_params(scoring="image")
+    detector.learners_ = fitted.learners_
+    images = draw(3, 4)
+    features = fitted.encoder.features(images)
+    for branch in (Branch(2, 0.0), Branch(3, 0.0)):
+        learner = fitted.learners_[branch]
+        own = torch.tensor([learner.cost(one[None])[1].feature for one in features[branch.scale]])
+        by_training, by_image = fitted.branch_maps(images)[branch], detector.branch_maps(images)[branch]
+        torch.testing.assert_close(by_image * own[:, None, None], by_training * learner.scale_.feature, atol=1e-6, rtol=1e-4)
+        assert not torch.allclose(by_image, by_training)
+
+
+def test_maps_are_the_branches_upsampled_with_aligned_corners_and_averaged(fitted, draw):
+    images = draw(2, 1)
+    maps = fitted.anomaly_maps(images, 48)
+    assert isinstance(maps, np.ndarray) and maps.shape == (2, 48, 48) and maps.dtype == np.float32
+    branches = fitted.branch_maps(images)
+    expected = sum(
+        torch.nn.functional.interpolate(branch[:, None], size=(48, 48), mode="bilinear", align_corners=True)[:, 0]
+        for branch in branches.values()
+    )
+    np.testing.assert_allclose(maps, expected.numpy() / 4, atol=1e-6)
+    corner = torch.stack([branch[:, -1, 0] for branch in branches.values()]).mean(0)
+    np.testing.assert_allclose(maps[:, -1, 0], corner.numpy(), atol=1e-6)  # corners meet corners
+
+
+def test_upsampling_of_a_known_map():
+    maps = {Branch(2, 0.0): torch.tensor([[[0.0, 2.0], [4.0, 6.0]]]), Branch(3, 0.0): torch.tensor([[[2.0]]])}
+    (average,) = upsample_and_average(maps, [(3, 5)])
+    steps = np.array([[0, 0.5, 1, 1.5, 2], [2, 2.5, 3, 3.5, 4], [4, 4.5, 5, 5.5, 6]])
+    np.testing.assert_allclose(average, (steps + 2) / 2)
+
+
+def test_without_a_size_each_map_has_its_images_size(fitted, tmp_path, draw):
+    shapes = [(64, 64), (40, 90), (100, 30)]
+    images = [draw(1, number, shape)[0] for number, shape in enumerate(shapes)]
+    turned = Image.fromarray(images[1])
+    turned.getexif()[0x0112] = 6  # to be shown after a quarter turn
+    turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
+    Image.fromarray(images[2]).save(tmp_path / "plain.png")
+    given = [images[0], images[1], Image.fromarray(images[2]), tmp_path / "plain.png", str(tmp_path / "turned.jpg")]
+    maps = fitted.anomaly_maps(given)
+    assert isinstance(maps, list)
+    assert [one.shape for one in maps] == [(64, 64), (40, 90), (100, 30), (100, 30), (90, 40)]
+    assert all(one.dtype == np.float32 for one in maps)
+    np.testing.assert_array_equal(maps[2], maps[3])
+    assert fitted.anomaly_maps(given, 20).shape == (5, 20, 20)
+
+
+def test_scores_are_the_maxima_and_scikit_learns_are_their_negatives(fitted, draw):
+    images = [draw(1, 0, (50, 80))[0], *draw(2, 1)]
+    for size in (None, 32):
+        scores = fitted.anomaly_scores(images, size)
+        assert scores.shape == (3,)
+        assert scores.tolist() == [one.max() for one in fitted.anomaly_maps(images, size)]
+        assert np.array_equal(fitted.score_samples(images, size), -scores)
+
+
+def test_features_are_looked_up_again_when_there_is_a_cache(tiny_encoder, tmp_path, draw, monkeypatch):
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for path, image in zip(paths, draw(5, 0), strict=True):
+        Image.fromarray(image).save(path)
+    detector = Pradot(tiny_encoder, branches=[(3, 0.3)], cache=tmp_path / "cache", **QUICK).fit(paths)
+    monkeypatch.setattr(tiny_encoder.module, "forward", lambda x: pytest.fail("computed again"))
+    assert len(detector.anomaly_maps(paths)) == 5 and len(detector.anomaly_maps(paths, 32)) == 5
+    detector.fit(paths)
+
+
+# Save and load
+
+
+def test_a_model_comes_back_as_it_was(fitted, saved, tiny_encoder, draw):
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
+    loaded = Pradot.load(saved, encoder=tiny_encoder)
+    images = [*draw(2, 1), draw(1, 2, (50, 80))[0]]
+    for one, other in zip(fitted.anomaly_maps(images), loaded.anomaly_maps(images), strict=True):
+        assert np.array_equal(one, other)
+    assert loaded.n_images_ == fitted.n_images_ and loaded.notes_ == fitted.notes_
+    kept = {name: value for name, value in fitted.get_params().items() if name != "encoder"}
+    assert {name: value for name, value in loaded.get_params().items() if name != "encoder"} == kept
+    loaded.save(saved.parent / "again")
+    assert (saved / "config.json").read_bytes() == (saved.parent / "again" / "config.json").read_bytes()
+    first, again = (load_file(folder / "model.safetensors") for folder in (saved, saved.parent / "again"))
+    assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("settings", [{"scoring": "image"}, {"positions": "learned"}, {"n_prototypes": 0.25}])
+def test_settings_that_matter_to_scores_come_back_too(tiny_encoder, tmp_path, draw, settings):
+    detector = Pradot(tiny_encoder, branches=[(3, 0.3)], **QUICK | settings).fit(draw(5, 0))
+    detector.save(tmp_path)
+    loaded = Pradot.load(tmp_path, encoder=tiny_encoder)
+    assert np.array_equal(loaded.anomaly_maps(draw(2, 1), 32), detector.anomaly_maps(draw(2, 1), 32))
+
+
+def test_the_offline_default_encoder_is_made_again_by_its_name(tmp_path, draw):
+    encoder = Encoder(scales=(3,), image_size=64)
+    detector = Pradot(encoder, branches=[(3, 0.0)], **QUICK).fit(draw(5, 0))
+    detector.save(tmp_path)
+    loaded = Pradot.load(tmp_path)
+    assert loaded.encoder.scales == (3,) and loaded.encoder.image_size == 64
+    np.testing.assert_allclose(loaded.anomaly_scores(draw(2, 1)), detector.anomaly_scores(draw(2, 1)), atol=1e-6)
+
+
+def test_an_unfitted_model_is_not_saved(tiny_encoder, tmp_path):
+    with pytest.raises(NotFittedError):
+        Pradot(tiny_encoder).save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(saved, tiny_encoder, name):
+    (saved / name).unlink()
+    with pytest.raises(PradotError, match=f"{name} is missing"):
+        Pradot.load(saved, encoder=tiny_encoder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(PradotError, match=r"no model in .*nowhere"):
+        Pradot.load(tmp_path / "nowhere")
+
+
+def test_an_edited_config_is_refused(saved, tiny_encoder):
+    config = saved / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"scoring": "training"', '"scoring": "image"'))
+    assert config.read_text() != text
+    with pytest.raises(PradotError, match="not of the same model"):
+        Pradot.load(saved, encoder=tiny_encoder)
+
+
+def test_files_of_two_models_are_refused(saved, tiny_encoder, draw, tmp_path):
+    Pradot(tiny_encoder, **QUICK, random_state=1).fit(draw(10, 0)).save(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.safetensors", saved)
+    with pytest.raises(PradotError, match="not of the same model"):
+        Pradot.load(saved, encoder=tiny_encoder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe\x00", b"null"])
+def test_a_broken_config_is_refused(saved, tiny_encoder, content):
+    (saved / "config.json").write_bytes(content)
+    with pytest.raises(PradotError, match="damaged"):
+        Pradot.load(saved, encoder=tiny_encoder)
+
+
+@pytest.mark.parametrize("length", [0, 20, 1000, -1])
+def test_a_truncated_file_of_prototypes_is_refused(saved, tiny_encoder, length):
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(PradotError, match="damaged"):
+        Pradot.load(saved, encoder=tiny_encoder)
+
+
+def test_another_format_is_refused(saved, tiny_encoder):
+    config = json.loads((saved / "config.json").read_text())
+    config["format"] += 1
+    text = json.dumps(config)
+    save_file(load_file(saved / "model.safetensors"), saved / "model.safetensors", metadata={"config": text})
+    (saved / "config.json").write_text(text)
+    with pytest.raises(PradotError, match="model format 2; this version reads 1"):
+        Pradot.load(saved, encoder=tiny_encoder)
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "message"),
+    [
+        ({"seed": 1}, {}, "fitted with weights two_scales"),
+        ({}, {"image_size": 128}, "image size 64, not 128"),
+        ({}, {"mean": (0.5, 0.5, 0.5)}, "other features at scale"),  # the same weights, used otherwise
+        ({"dilation": 2}, {}, "other features at scale"),
+        ({"padding": 1}, {}, "other features at scale"),
+        ({}, {"scales": (2,)}, "other features at scale 3"),
+    ],
+)
+def test_another_encoder_is_refused(saved, two_scales, module, settings, message):
+    encoder = Encoder.from_module(two_scales(**module), "two_scales", **{"image_size": 64} | settings)
+    with pytest.raises(PradotError, match=message):
+        Pradot.load(saved, encoder=encoder)
+
+
+def test_an_encoder_of_more_scales_will_do(two_scales, tiny_encoder, tmp_path, draw):
+    narrow = Encoder.from_module(two_scales(), "two_scales", scales=(3,), image_size=64)
+    detector = Pradot(narrow, branches=[(3, 0.3)], **QUICK).fit(draw(5, 0))
+    detector.save(tmp_path)
+    loaded = Pradot.load(tmp_path, encoder=tiny_encoder)
+    assert np.array_equal(loaded.anomaly_maps(draw(2, 1), 32), detector.anomaly_maps(draw(2, 1), 32))
+
+
+def test_a_module_of_ones_own_has_to_be_given(saved, tmp_path, draw):
+    with pytest.raises(PradotError, match=r"two_scales.*made by the caller.*--encoder"):
+        Pradot.load(saved)
+    source = "import torch\ndef build():\n    torch.manual_seed(0)\n    return torch.nn.Conv2d(3, 5, 16, stride=16)\n"
+    (tmp_path / "mynet.py").write_text(source)
+    encoder = Encoder(f"{tmp_path / 'mynet.py'}:build", scales=(3,), image_size=64)
+    Pradot(encoder, branches=[(3, 0.0)], **QUICK).fit(draw(4, 0)).save(tmp_path / "other")
+    with pytest.raises(PradotError, match=r"mynet\.py:build"):
+        Pradot.load(tmp_path / "other")
+    Pradot.load(tmp_path / "other", encoder=encoder)
+
+
+def test_saving_over_a_model_replaces_it(saved, tiny_encoder, draw):
+    other = Pradot(tiny_encoder, branches=[(3, 0.3)], **QUICK).fit(draw(5, 7))
+    other.save(saved)
+    loaded = Pradot.load(saved, encoder=tiny_encoder)
+    assert tuple(loaded.learners_) == (Branch(3, 0.3),)
+    assert np.array_equal(loaded.anomaly_maps(draw(2, 1), 32), other.anomaly_maps(draw(2, 1), 32))
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
