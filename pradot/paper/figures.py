@@ -557,3 +557,152 @@ def maps_over_alpha(image, mask, maps, titles=None):
         ax.set_aspect("equal")
     fig.colorbar(artist, ax=axes[0], label="anomaly score (no unit)", shrink=0.8)
     return fig
+
+
+# ------------------------------------------------------------------------------------------- features, costs, transport
+
+
+def panels(rows, titles=(), row_titles=(), *, label=None, cmap=HEAT, vmin=None, vmax=None, marks=None, size=1.75):
+    """Rows of pictures and maps, with one colour range for all maps and one colour bar that says what it is.
+
+    Parameters
+    ----------
+    rows : list of list
+        What each place shows: a picture (path, or array of shape (height, width, 3)), a map (array of shape (height, width)),
+        or None.
+    titles : sequence of str, optional
+        Above the columns.
+    row_titles : sequence of str, optional
+        Left of the rows.
+    label : str, optional
+        Of the colour bar; None: no bar.
+    cmap : str
+        Colour map of the maps.
+    vmin, vmax : float, optional
+        Ends of the colour range; None: those of all maps together.
+    marks : dict of (int, int) to (int, int, int, int), optional
+        Panels (row, column) in which to frame a cell: its row and column, and the height and width of the grid.
+    size : float
+        Side of a panel, inches.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    n_columns = max(len(row) for row in rows)
+    figsize = (size * n_columns + 0.25 * bool(row_titles) + 0.8 * (label is not None), size * len(rows) + 0.3)
+    fig, axes = plt.subplots(len(rows), n_columns, figsize=figsize, squeeze=False)
+    maps = [np.asarray(item) for row in rows for item in row if item is not None and np.ndim(item) == 2]
+    vmin = min(values.min() for values in maps) if maps and vmin is None else vmin
+    vmax = max(values.max() for values in maps) if maps and vmax is None else vmax
+    artist = None
+    for (i, j), ax in np.ndenumerate(axes):
+        item = rows[i][j] if j < len(rows[i]) else None
+        ax.set(xticks=[], yticks=[])
+        sns.despine(ax=ax, left=True, bottom=True)
+        if item is None:
+            continue
+        if np.ndim(item) == 2:
+            artist = ax.imshow(item, cmap=cmap, vmin=vmin, vmax=vmax, extent=(0, 1, 1, 0))
+        else:
+            picture = read_image(item)
+            ax.imshow(picture, extent=(0, 1, 1, 0))
+            ax.set_aspect(picture.shape[0] / picture.shape[1])
+        if marks and (i, j) in marks:
+            frame_cell(ax, *marks[i, j])
+    for ax, title in zip(axes[0], titles, strict=False):
+        ax.set_title(title, fontsize="small")
+    for ax, title in zip(axes[:, 0], row_titles, strict=False):
+        ax.set_ylabel(title)
+    if label is not None and artist is not None:
+        fig.colorbar(artist, ax=axes, label=label, shrink=0.85, aspect=16 * len(rows), pad=0.01)
+    return fig
+
+
+def frame_cell(ax, row, column, height, width):
+    """Frame one cell of a grid in axes that span the unit square."""
+    for colour, lw in (("black", 3.0), ("white", 1.4)):
+        ax.add_patch(plt.Rectangle((column / width, row / height), 1 / width, 1 / height, fill=False, ec=colour, lw=lw))
+
+
+def outlined(images, masks, titles=None):
+    """Images side by side; below each, the same with the outline of its mask.
+
+    Parameters
+    ----------
+    images : sequence of path or array
+    masks : sequence of bool ndarray of shape (height_i, width_i), or None
+        None: the images alone.
+    titles : sequence of str, optional
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    n_rows = 1 if masks is None else 2
+    fig, axes = plt.subplots(n_rows, len(images), figsize=(1.7 * len(images), 1.75 * n_rows + 0.2), squeeze=False)
+    for column, image in enumerate(images):
+        show_image(axes[0, column], image, titles[column] if titles else None)
+        if masks is not None:
+            show_image(axes[1, column], image)
+            if masks[column].any():
+                axes[1, column].contour(masks[column], levels=[0.5], colors=["yellow"], linewidths=1.2)
+    return fig
+
+
+def pca_colours(features, fitted_on, seed=0):
+    """Feature maps as colours: the three main directions of some other patches as red, green and blue.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n_images, height, width, channels)
+    fitted_on : Tensor of shape (n, channels)
+        Patches that say what the directions and their ranges are.
+    seed : int
+
+    Returns
+    -------
+    colours : ndarray of shape (n_images, height, width, 3)
+        In [0, 1]: the 1st to the 99th percentile of `fitted_on`, cut beyond.
+    explained : float
+        Part of the variance of `fitted_on` along the three directions.
+    """
+    from sklearn.decomposition import PCA
+
+    pca = PCA(3, random_state=seed).fit(fitted_on.numpy())
+    low, high = np.percentile(pca.transform(fitted_on.numpy()), (1, 99), axis=0)
+    values = pca.transform(features.flatten(0, 2).numpy()).reshape(*features.shape[:3], 3)  # (n_images, height, width, 3)
+    return np.clip((values - low) / (high - low), 0, 1), float(pca.explained_variance_ratio_.sum())
+
+
+def toy_plans(x, y, plans):
+    """Transport plans between two clouds in the plane: lines as dark as the mass they carry, and the plan as a matrix below.
+
+    Parameters
+    ----------
+    x, y : ndarray of shape (n, 2) and (m, 2)
+    plans : dict of str to ndarray of shape (n, m)
+        Plan by title.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    fig, axes = plt.subplots(2, len(plans), figsize=(2.5 * len(plans) + 0.7, 5.2), squeeze=False, height_ratios=(1.25, 1))
+    for (above, below), (title, plan) in zip(axes.T, plans.items(), strict=True):
+        for i, j in np.argwhere(plan > 1e-4 * plan.max()):
+            above.plot(*zip(x[i], y[j], strict=True), color="0.2", lw=1.6, alpha=float(min(1, plan[i, j] * len(x))))
+        above.scatter(*x.T, s=28, zorder=2, label="embeddings")
+        above.scatter(*y.T, s=48, zorder=2, marker="D", label="prototypes")
+        above.set(title=title, xticks=[], yticks=[], aspect="equal")
+        artist = below.imshow(plan * len(x), cmap=HEAT, vmin=0, vmax=1, aspect="auto")
+        below.set(xlabel="prototype j", xticks=[], yticks=[])
+    axes[1, 0].set_ylabel("embedding i")
+    fig.colorbar(artist, ax=axes[1], label="part of the embedding's mass", shrink=0.9)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    return fig
+
+
+def grid_sum(values, grid_shape):
+    """Sum over what shares a place on the grid: (k * height * width,) to ndarray of shape (height, width)."""
+    return np.asarray(values).reshape(-1, *grid_shape).sum(0)  # (height, width)
