@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pradot.errors import PradotError
-from pradot.images import IMAGE_SUFFIXES, find_images, read_image, resize_image
+from pradot.images import IMAGE_SUFFIXES, find_images, image_shape, read_image, resize_image
 
 
 def random_rgb(seed=0, shape=(13, 9, 3)):
@@ -89,6 +89,7 @@ def test_exif_orientation_turns_the_image_upright(tmp_path, suffix):
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     Image.fromarray(rgb).save(tmp_path / f"a{suffix}", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), np.rot90(rgb, -1) / np.float32(255))
+    assert image_shape(tmp_path / f"a{suffix}") == read_image(tmp_path / f"a{suffix}").shape[:2]
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
@@ -214,3 +215,12 @@ def test_find_images_says_what_it_found_instead(tmp_path):
         find_images(tmp_path / "nor" / "absent")
     with pytest.raises(PradotError, match="it is a file, not a folder"):
         find_images(tmp_path / "a.txt")
+
+
+def test_image_shape_without_decoding(tmp_path):
+    Image.fromarray(random_rgb()).save(tmp_path / "a.png")
+    assert image_shape(tmp_path / "a.png") == (13, 9)
+    (tmp_path / "b.png").write_bytes(b"")
+    for name in ("b.png", "c.png"):
+        with pytest.raises(PradotError, match=name):
+            image_shape(tmp_path / name)
