@@ -77,7 +77,8 @@ def image_shape(path: str | Path) -> tuple[int, int]:
     try:
         with Image.open(path) as opened:
             width, height = opened.size
-            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)  # a quarter turn either way
+            orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+            turned = orientation in (5, 6, 7, 8) and opened.format != "TIFF"  # of a TIFF, Pillow gives the upright size
     except (OSError, SyntaxError) as error:
         raise PradotError(f"Cannot read the image {path}: {error}. Replace it or take it out of the data.") from error
     return (width, height) if turned else (height, width)
