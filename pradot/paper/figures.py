@@ -555,7 +555,7 @@ def maps_over_alpha(image, mask, maps, titles=None):
     for ax, values, title in zip(axes[0, n_left:], maps, titles or [""] * len(maps), strict=True):
         artist = show_map(ax, values, title, vmin=vmin, vmax=vmax)
         ax.set_aspect("equal")
-    fig.colorbar(artist, ax=axes[0], label="anomaly score (no unit)", shrink=0.8)
+    fig.colorbar(artist, ax=axes[0], label="anomaly score (no unit)", shrink=0.8, pad=0.01)
     return fig
 
 

@@ -107,12 +107,17 @@ class AlphaMixer:
         """Arrows from every patch to the position of its prototype over the pale image, (size, size, 3), uint8."""
         picture = self._pale[image].copy()
         draw = ImageDraw.Draw(picture)
-        width, radius = _ANTIALIAS, 1.6 * _ANTIALIAS
+        width, radius = 3 * _ANTIALIAS // 2, 1.6 * _ANTIALIAS
         for start, end, colour in zip(self._starts, self._ends[view.index.ravel()], self._line_colours, strict=True):
             (y, x), (to_y, to_x) = start, end
             draw.line((x, y, to_x, to_y), fill=colour, width=width)
             draw.ellipse((to_x - radius, to_y - radius, to_x + radius, to_y + radius), fill=colour)
         return np.asarray(picture.reduce(_ANTIALIAS))
+
+    def pngs(self, image, alpha):
+        """What a new alpha asks for: the `View` and the PNG bytes of its map and of its arrows."""
+        view = self.view(image, alpha)
+        return view, png(self.map_picture(view)), png(self.arrow_picture(image, view))
 
     def _enlarge_pale(self, picture):
         grey = Image.fromarray(picture).convert("L").resize((self.size * _ANTIALIAS,) * 2, Image.Resampling.BILINEAR)
@@ -159,11 +164,10 @@ def alpha_explorer(mixer, names, *, image=0, alpha=0.3):
     readout = ipywidgets.HTML()
 
     def update(change=None):
-        view = mixer.view(picker.value, slider.value)
+        view, anomaly_map, arrows = mixer.pngs(picker.value, slider.value)
         if change is None or change["owner"] is picker:
             pictures["image"].value = png(mixer.pictures[picker.value])
-        pictures["map"].value = png(mixer.map_picture(view))
-        pictures["arrows"].value = png(mixer.arrow_picture(picker.value, view))
+        pictures["map"].value, pictures["arrows"].value = anomaly_map, arrows
         readout.value = (
             f"image score (largest cost, no unit): <b>{view.score:.3f}</b> &nbsp; "
             f"mean distance to the prototype's place (sides of the image): <b>{view.shift:.3f}</b>"
