@@ -223,5 +223,5 @@ def alpha_strip(mixer, image, alphas=(0.0, 0.05, 0.1, 0.3, 0.6, 1.0)):
         0.5, 0.5, "arrows: from every\npatch to the place of\nits prototype", ha="center", transform=axes[1, 0].transAxes
     )
     colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, mixer.vmax), HEAT)
-    fig.colorbar(colours, ax=axes[0], label="cost (no unit)", shrink=0.9)
+    fig.colorbar(colours, ax=axes[0], label="cost (no unit)", shrink=0.9, pad=0.01)
     return fig
