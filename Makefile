@@ -26,6 +26,9 @@ export PYTHON DATA ENCODER WEIGHTS PRESET CATEGORY MAX_STEPS BATCH_SIZE
 PRADOT_CACHE ?= $(CURDIR)/build/features
 export PRADOT_CACHE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Threads that wait do not spin: where other work shares the cores, spinning makes small fits many times slower.
+OMP_WAIT_POLICY ?= passive
+export OMP_WAIT_POLICY
 
 # Written last, so that half an environment is never taken for a whole one.
 STAMP := .venv/complete

@@ -123,6 +123,7 @@ def run_notebooks(names=(), parameters=None, out=None):
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # the kernel's debugger warns otherwise
     os.environ["PRADOT_HEADLESS"] = "1"
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # kernels share the cores with others: waiting threads do not spin
     executed = []
     for path in paths:
         start = time.perf_counter()

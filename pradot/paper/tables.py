@@ -127,7 +127,7 @@ def conditions(rows):
         f"images of {', '.join(shapes[:3])}{' and others' if len(shapes) > 3 else ''} px "
         f"seen by the encoder at {encoder['image_size']} x {encoder['image_size']}",
         f"evaluated at {size} x {size}" if size else "evaluated at the images' own size",
-        f"{_range(steps)} steps of {record['settings']['batch_size']} images at most",
+        f"{_range(steps)} steps of at most {record['settings']['batch_size']} images",
         f"seed {', '.join(str(seed) for seed in sorted(set(rows['seed'])))}",
         f"pradot {record['versions']['pradot']}, torch {record['versions']['torch']}, timm {record['versions']['timm']}",
     ]
