@@ -123,17 +123,19 @@ def test_the_mask_is_where_the_picture_differs(defect, seed):
 
 
 def test_parts_look_the_same_in_any_compartment():
-    """Each part, laid in the middle of each compartment of a still tray, has the same height, colour and material."""
-    part = drawn._PARTS[2]
-    seen = []
-    for x, y in [(0.0, 0.0), (drawn._PITCH[0], drawn._PITCH[1])]:
-        canvas = drawn._Canvas(256)
-        covered = drawn._place(canvas, part, drawn._Pose(x, y, 0.0, (0.0, 0.0), 0.0, 1.0, 5))
-        top, left = (np.flatnonzero(covered.any(axis)).min() for axis in (1, 0))
-        window = slice(top, top + 80), slice(left, left + 80)
-        seen.append((covered[window], canvas.height[window], canvas.colour[window], canvas.metal[window]))
-    for first, second in zip(*seen, strict=True):
-        np.testing.assert_allclose(first, second, atol=1e-4)
+    """The same contents in two compartments give the same light, so that exchanged parts cannot be told by their look."""
+    canvas = drawn._Canvas(256)
+    tray, pose = drawn._Tray(0.0, 0.0, 0.0), drawn._Pose(0.7, -1.1, 0.4, (0.01, 0.02), 1.0, 5)
+    for item in drawn._CONTENTS[0]:
+        for cell in range(4):
+            drawn._place(canvas, tray, cell, item, pose)
+    light = drawn._shade(canvas)
+    step = int(drawn._PITCH)
+    first = light[20 : 20 + 90, 20 : 20 + 90]
+    assert first.std() > 0.05
+    for down, right in [(0, step), (step, 0), (step, step)]:
+        other = light[20 + down : 110 + down, 20 + right : 110 + right]
+        np.testing.assert_allclose(other, first, atol=2e-3)
 
 
 def test_unknown_defect_is_named():

@@ -4,8 +4,10 @@ The scene is a height field with colours and materials, shaded as a camera would
 shadows, a sky, mirror-like metal, then lens blur, vignette and sensor noise. All lengths are in pixels of a
 256 x 256 image.
 
-A tray has 2 x 3 equal compartments, each with its own kind of part. Any part looks the same in any compartment, so
-exchanged parts (`swapped`) can be told by their place alone.
+A tray has 2 x 2 equal compartments, each with its own contents. Parts look the same in any compartment, and the walls
+are wide, so that exchanged contents (`swapped`) can be told by their place alone as long as an encoder looks no
+further than about 30 pixels around (scale 2 does; features of scale 3 see more, and feel the zero padding at the
+picture's border, so that they know the place themselves).
 """
 
 import os
@@ -27,13 +29,12 @@ CATEGORY = "tray"
 MARKER = "drawn.txt"  # lies in the category's folder, says with what settings it was drawn
 STRUCTURAL = ("scratch", "dent", "stain")
 LOGICAL = ("missing", "swapped", "extra")
-VERSION = 1  # of the drawing: raise it with any change of the pictures, so that older sets are redrawn
+VERSION = 2  # of the drawing: raise it with any change of the pictures, so that older sets are redrawn
 
 _SUPERSAMPLING = 2
-_COLUMNS, _ROWS = 3, 2
-_PITCH = (76.0, 98.0)  # distance of compartment centres
-_COMPARTMENT = (33.0, 43.0)  # half width and half height at the rim
-_TRAY = (120.0, 106.0)  # half width and half height
+_PITCH = 113.0  # distance of compartment centres
+_COMPARTMENT = 44.0  # half its side at the rim
+_TRAY = 121.0  # half its side
 _FLOOR, _RIM = 3.0, 15.0  # heights above the table
 _LIGHT = np.array([-0.46, -0.56, 0.69], np.float32)  # towards the key light: from the upper left
 
@@ -116,15 +117,29 @@ class _Part(NamedTuple):
     turned: bool  # machined on a lathe
 
 
-_PARTS = (  # in their compartments' order: upper row, then lower row
-    _Part(_nut, _STEEL, 12, True),
-    _Part(_ring, _SILICONE, 180, False),
-    _Part(_gear, _BRASS, 11, True),
-    _Part(_cap, _PLASTIC, 180, False),
-    _Part(_screw, _STAINLESS, 10, False),
-    _Part(_washer, _ZINC, 180, True),
+_NUT = _Part(_nut, _STEEL, 9, True)
+_RING = _Part(_ring, _SILICONE, 180, False)
+_GEAR = _Part(_gear, _BRASS, 9, True)
+_CAP = _Part(_cap, _PLASTIC, 180, False)
+_SCREW = _Part(_screw, _STAINLESS, 7, False)
+_WASHER = _Part(_washer, _ZINC, 180, True)
+_PARTS = (_NUT, _RING, _GEAR, _CAP, _SCREW, _WASHER)
+
+
+class _Item(NamedTuple):
+    part: _Part
+    x: float  # its place in the compartment
+    y: float
+    size: float
+
+
+# What belongs in the compartments: upper row, then lower row.
+_CONTENTS = (
+    (_Item(_SCREW, -16, 0, 0.98), _Item(_WASHER, 12, -9, 0.74)),
+    (_Item(_GEAR, 0, 0, 1.3),),
+    (_Item(_CAP, 0, 0, 1.35),),
+    (_Item(_NUT, -13, -12, 0.78), _Item(_RING, 12, 13, 0.76)),
 )
-_REACH = 32.0  # no part reaches further from its centre
 
 
 # --------------------------------------------------------------------------------------------------------------- scene
@@ -150,7 +165,7 @@ def _shared(size: int) -> dict[str, np.ndarray]:
         "grain": noise(0.4, 0.4) + 0.35 * noise(1.0, 1.0),
         "brushed": 0.7 * noise(0.35, 9.0) + 0.5 * noise(0.9, 30.0),
         "cloud": noise(14.0, 14.0),
-        "vignette": (1 - 0.13 * (r2[:, None] + r2[None, :])).astype(np.float32)[..., None],
+        "vignette": (1 - 0.09 * (r2[:, None] + r2[None, :])).astype(np.float32)[..., None],
     }
 
 
@@ -195,20 +210,33 @@ def _turned(x, y, degrees: float):
 
 
 class _Pose(NamedTuple):
-    x: float  # of the part's centre, in the image
+    x: float  # shift from its place
     y: float
     turn: float  # a number in [-1, 1], times the part's own spread
     tilt: tuple[float, float]  # slope of its base to the right and down
-    tray_turn: float  # degrees
-    tone: float  # brightness of this part's surface
+    tone: float  # brightness of its surface
     texture: int  # where its surface texture is cropped
 
 
-def _place(canvas: _Canvas, part: _Part, pose: _Pose, base: float = _FLOOR) -> np.ndarray:
+class _Tray(NamedTuple):
+    x: float  # centre in the image
+    y: float
+    turn: float  # degrees
+
+    def place(self, cell: int, x: float, y: float) -> tuple[float, float]:
+        """Where a point of a compartment (0 to 3) is in the image."""
+        x, y = x + (cell % 2 - 0.5) * _PITCH, y + (cell // 2 - 0.5) * _PITCH
+        x, y = _turned(x, y, -self.turn)
+        return float(x) + self.x, float(y) + self.y
+
+
+def _place(canvas: _Canvas, tray: _Tray, cell: int, item: _Item, pose: _Pose, base: float = _FLOOR) -> np.ndarray:
     """Lay a part down; gives the pixels that it covers, at the supersampled size."""
-    where, dx, dy = canvas.window(pose.x, pose.y, _REACH)
-    x, y = _turned(dx, dy, pose.tray_turn + pose.turn * part.turn)
+    part = item.part
+    where, dx, dy = canvas.window(*tray.place(cell, item.x + pose.x, item.y + pose.y), 32 * item.size)
+    x, y = _turned(dx / item.size, dy / item.size, tray.turn + pose.turn * part.turn)
     edge, height = part.shape(x, y)
+    edge, height = edge * item.size, height * item.size
     cover = np.clip(0.5 - edge * canvas.scale, 0, 1)
     shared = _shared(canvas.size)
     texture = shared["brushed" if part.material.metal else "grain"]
@@ -224,49 +252,41 @@ def _place(canvas: _Canvas, part: _Part, pose: _Pose, base: float = _FLOOR) -> n
     return covered
 
 
-def _tray(canvas: _Canvas, rng: np.random.Generator) -> list[_Pose]:
-    """Draw table and tray; gives a normal pose in each compartment."""
+def _draw_tray(canvas: _Canvas, rng: np.random.Generator) -> _Tray:
+    """Draw the table, and the tray on it with empty compartments."""
     shared, everything = _shared(canvas.size), (slice(None), slice(None))
     brushed, grain = _crop(rng, shared["brushed"], canvas.n), _crop(rng, shared["grain"], canvas.n)
     cloud = _crop(rng, shared["cloud"], canvas.n)
     one = np.ones_like(canvas.height)
     canvas.lay(everything, one, 0.02 * brushed, _TABLE, 1 + 0.09 * brushed + 0.05 * cloud)
 
-    turn = rng.uniform(-0.6, 0.6)
-    shift = rng.uniform(-1.5, 1.5, 2)
+    tray = _Tray(*rng.uniform(-1.2, 1.2, 2), rng.uniform(-0.5, 0.5))
     axis = shared["axis"]
-    x, y = _turned(axis[None, :] - shift[0], axis[:, None] - shift[1], turn)
+    x, y = _turned(axis[None, :] - tray.x, axis[:, None] - tray.y, tray.turn)
 
     def box(x, y, half, radius):  # signed distance to a rounded rectangle
-        dx, dy = np.abs(x) - (half[0] - radius), np.abs(y) - (half[1] - radius)
+        dx, dy = np.abs(x) - (half - radius), np.abs(y) - (half - radius)
         return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0) - radius
 
     outline = box(x, y, _TRAY, 12)
-    column = np.clip(np.round(x / _PITCH[0]), -1, 1)
-    row = np.where(y < 0, -0.5, 0.5).astype(np.float32)
-    inside = box(x - column * _PITCH[0], y - row * _PITCH[1], _COMPARTMENT, 8)
+    inside = box(np.abs(x) - _PITCH / 2, np.abs(y) - _PITCH / 2, _COMPARTMENT, 9)  # the four are equal
     height = _RIM - (_RIM - _FLOOR) * (1 - _ramp(-5.0, -0.5, inside))  # sloped walls
     height -= 7 * _ramp(-3.5, 0.5, outline)
     height += 0.06 * grain
     canvas.lay(everything, np.clip(0.5 - outline * canvas.scale, 0, 1), height, _TRAY_PLASTIC, 1 + 0.07 * grain + 0.04 * cloud)
 
-    poses = []
-    for row in (-0.5, 0.5):
-        for column in (-1, 0, 1):
-            dx, dy = rng.uniform(-1, 1, 2) * (1.5, 2.5)
-            px, py = _turned(column * _PITCH[0] + dx, row * _PITCH[1] + dy, -turn)
-            poses.append(
-                _Pose(
-                    float(px + shift[0]),
-                    float(py + shift[1]),
-                    rng.uniform(-1, 1),
-                    tuple(rng.normal(0, 0.025, 2)),
-                    turn,
-                    rng.normal(1, 0.04),
-                    int(rng.integers(1 << 20)),
-                )
-            )
-    return poses
+    return tray
+
+
+def _pose(rng: np.random.Generator) -> _Pose:
+    """What is left to chance of a part that lies as it should."""
+    return _Pose(
+        *rng.uniform(-1.4, 1.4, 2),
+        rng.uniform(-1, 1),
+        tuple(rng.normal(0, 0.025, 2)),
+        rng.normal(1, 0.03),
+        int(rng.integers(1 << 20)),
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- light
@@ -299,8 +319,7 @@ def _shade(canvas: _Canvas) -> np.ndarray:
 
     facing = np.maximum(nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2], 0)
     diffuse = 1.15 * facing * lit + (0.22 + 0.22 * nz) * sky
-    axis = _shared(canvas.size)["axis"] / 700  # the camera is near: what lies aside is seen aslant
-    rx, ry, rz = 2 * nz * nx + axis[None, :], 2 * nz * ny + axis[:, None], 2 * nz * nz - 1  # the mirrored view
+    rx, ry, rz = 2 * nz * nx, 2 * nz * ny, 2 * nz * nz - 1  # where the camera looks after one reflection
     mirror = np.maximum(rx * _LIGHT[0] + ry * _LIGHT[1] + rz * _LIGHT[2], 0)
     highlight = mirror**24 * lit
     box = _ramp(0.80, 0.97, mirror) * (0.35 + 0.65 * lit)
@@ -334,72 +353,68 @@ def _photograph(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------- defects
 
 
-def _on_tray(rng: np.random.Generator, poses: list[_Pose], spread: float) -> tuple[float, float]:
-    """A point on or near one of the parts."""
-    pose = poses[rng.integers(len(poses))]
-    return tuple(np.array([pose.x, pose.y]) + rng.uniform(-spread, spread, 2))
-
-
-def _scratch(canvas: _Canvas, rng: np.random.Generator, poses: list[_Pose]) -> np.ndarray:
-    length, bend, angle = rng.uniform(45, 85), rng.uniform(-0.006, 0.006), rng.uniform(0, 180)
-    width = rng.uniform(0.9, 1.6)
-    where, dx, dy = canvas.window(*_on_tray(rng, poses, 22), length / 2 + 4)
+def _scratch(canvas: _Canvas, rng: np.random.Generator, spot: tuple[float, float]) -> np.ndarray:
+    length, bend, angle = rng.uniform(55, 95), rng.uniform(-0.004, 0.004), rng.uniform(0, 180)
+    where, dx, dy = canvas.window(*spot, length / 2 + 8)
     x, y = _turned(dx, dy, angle)
-    off = np.abs(y - bend * x**2 - 0.25 * np.sin(x * rng.uniform(0.5, 0.9)))
-    taper = np.clip((length / 2 - np.abs(x)) / 6, 0, 1)
-    depth = taper * np.clip(1.5 - off / width, 0, 1)
-    canvas.height[where] -= 1.1 * depth
-    bright = np.float32(rng.uniform(0.30, 0.45))
-    canvas.colour[where] += 0.75 * depth[..., None] * (bright - canvas.colour[where])
-    covered = np.zeros((canvas.n, canvas.n), bool)
-    covered[where] = depth > 0.1
-    return covered
+    y = y - bend * x**2 - 0.3 * np.sin(x * rng.uniform(0.2, 0.5))
+    depth = np.zeros_like(x)
+    for _ in range(rng.integers(2, 5)):  # one slip of a tool leaves some marks side by side
+        off, width = np.abs(y - rng.uniform(-6, 6)), rng.uniform(1.2, 2.0)
+        start, end = np.sort(rng.uniform((-0.5, 0.2), (-0.2, 0.5))) * length
+        taper = np.clip(np.minimum(x - start, end - x) / 6, 0, 1)
+        np.maximum(depth, taper * np.clip(1.5 - off / width, 0, 1), out=depth)
+    canvas.height[where] -= 1.6 * depth
+    bright = np.float32(rng.uniform(0.5, 0.65))
+    canvas.colour[where] += 0.9 * depth[..., None] * (bright - canvas.colour[where])
+    return _covered(canvas, where, depth > 0.1)
 
 
-def _dent(canvas: _Canvas, rng: np.random.Generator, poses: list[_Pose]) -> np.ndarray:
-    radius, angle, oval = rng.uniform(10, 15), rng.uniform(0, 180), rng.uniform(0.6, 1.0)
-    where, dx, dy = canvas.window(*_on_tray(rng, poses, 20), radius * 2.2)
+def _dent(canvas: _Canvas, rng: np.random.Generator, spot: tuple[float, float]) -> np.ndarray:
+    radius, angle, oval = rng.uniform(13, 19), rng.uniform(0, 180), rng.uniform(0.65, 1.0)
+    where, dx, dy = canvas.window(*spot, radius * 1.6)
     x, y = _turned(dx, dy, angle)
     r = np.hypot(x, y / oval) / radius
-    canvas.height[where] += -rng.uniform(6, 9.0) * np.exp(-2.2 * r**2) + 1.5 * np.exp(-18 * (r - 1.05) ** 2)
-    covered = np.zeros((canvas.n, canvas.n), bool)
-    covered[where] = r < 1.25
-    return covered
+    bowl = -rng.uniform(10, 13) * np.exp(-2.2 * r**2) + 2.0 * np.exp(-18 * (r - 1.05) ** 2)
+    # What is struck gives way: relief is flattened where the bowl is deep.
+    flat = gaussian_filter(canvas.height[where], 5 * canvas.scale)
+    canvas.height[where] += np.exp(-1.5 * r**4) * (flat - canvas.height[where]) + bowl
+    whitened = 0.35 * np.exp(-14 * (r - 0.95) ** 2)  # strained material turns pale
+    canvas.colour[where] += whitened[..., None] * (np.float32(0.42) - canvas.colour[where])
+    return _covered(canvas, where, r < 1.25)
 
 
-def _stain(canvas: _Canvas, rng: np.random.Generator, poses: list[_Pose]) -> np.ndarray:
-    radius = rng.uniform(13, 20)
-    where, dx, dy = canvas.window(*_on_tray(rng, poses, 22), radius * 2)
+def _stain(canvas: _Canvas, rng: np.random.Generator, spot: tuple[float, float]) -> np.ndarray:
+    radius = rng.uniform(15, 22)
+    where, dx, dy = canvas.window(*spot, radius * 1.8)
     angle = np.arctan2(dy, dx)
     wobble = sum(rng.uniform(-0.16, 0.16) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5, 7))
     r = np.hypot(dx, dy) / (radius * (1 + wobble))
     film = np.clip((1.0 - r) * radius / 1.5, 0, 1)
-    film = film * (0.62 + 0.38 * np.exp(-(((r - 0.93) / 0.09) ** 2)))  # dried liquid is darkest at its edge
-    tint = np.array([0.10, 0.055, 0.02], np.float32)
-    strength = rng.uniform(0.55, 0.8)
-    canvas.colour[where] += strength * film[..., None] * (tint - canvas.colour[where])
-    canvas.metal[where] *= 1 - 0.6 * film
+    film = film * (0.55 + 0.45 * np.exp(-(((r - 0.92) / 0.09) ** 2)))  # what dries leaves most at its edge
+    tint = np.array([0.40, 0.20, 0.05], np.float32)
+    canvas.colour[where] += rng.uniform(0.85, 1.0) * film[..., None] * (tint - canvas.colour[where])
+    canvas.metal[where] *= 1 - 0.8 * film
     canvas.gloss[where] += 0.12 * film
+    canvas.height[where] += 0.25 * film * _crop(rng, _shared(canvas.size)["grain"], canvas.n)[where]
+    return _covered(canvas, where, film > 0.1)
+
+
+def _covered(canvas: _Canvas, where, part: np.ndarray) -> np.ndarray:
     covered = np.zeros((canvas.n, canvas.n), bool)
-    covered[where] = film > 0.1
+    covered[where] = part
     return covered
 
 
 _SURFACE = {"scratch": _scratch, "dent": _dent, "stain": _stain}
 
 
-def _beside(rng: np.random.Generator, pose: _Pose) -> _Pose:
-    """A pose in the same compartment, leaning on the part that is there."""
-    across, along = rng.choice((-1, 1), 2) * rng.uniform((4, 22), (9, 26))
-    x, y = (float(v) for v in _turned(across, along, -pose.tray_turn))
-    lean = -0.22 / np.hypot(x, y)
-    return pose._replace(
-        x=pose.x + x,
-        y=pose.y + y,
-        turn=rng.uniform(-1, 1),
-        tilt=(lean * x, lean * y),
-        texture=int(rng.integers(1 << 20)),
-    )
+def _beside(rng: np.random.Generator, item: _Item) -> _Item:
+    """One more part in a compartment, leaning on the part that is there."""
+    angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(24, 29) * (item.size + 0.1)
+    part = _PARTS[rng.integers(len(_PARTS))]
+    x, y = np.clip((item.x + away * np.cos(angle), item.y + away * np.sin(angle)), -26, 26)
+    return _Item(part, float(x), float(y), 0.8)
 
 
 def draw_scene(rng: np.random.Generator, defect: str = "good", size: int = 256) -> tuple[np.ndarray, np.ndarray]:
@@ -433,27 +448,33 @@ def draw_scene(rng: np.random.Generator, defect: str = "good", size: int = 256) 
     if defect not in ("good", *STRUCTURAL, *LOGICAL):
         raise PradotError(f"no defect {defect!r} in the drawn set; it has {', '.join((*STRUCTURAL, *LOGICAL))} and good")
     scene, fault, camera = rng.spawn(3)  # apart, so that a defect changes nothing else
-    canvas = _Canvas(size)
-    poses = _tray(canvas, scene)
-    content = list(range(len(poses)))
-    right = list(content)
+    canvas, elsewhere = _Canvas(size), _Canvas(size)  # what is laid elsewhere only gives its outline
+    tray = _draw_tray(canvas, scene)
+    contents = list(_CONTENTS)
+    poses = [[_pose(scene) for _ in range(2)] for _ in contents]
     covered = np.zeros((canvas.n, canvas.n), bool)
+    cell = int(fault.integers(len(contents)))
+    which = int(fault.integers(len(contents[cell])))
 
     if defect == "swapped":
-        first, second = fault.integers(0, 3), fault.integers(3, 6)
-        content[first], content[second] = content[second], content[first]
-        for cell in (first, second):  # where the right parts would lie
-            covered |= _place(_Canvas(size), _PARTS[right[cell]], poses[cell])
-    gone = int(fault.integers(len(poses))) if defect == "missing" else None
-    for cell, pose in enumerate(poses):
-        lies = _place(_Canvas(size) if cell == gone else canvas, _PARTS[content[cell]], pose)
-        if cell == gone or content[cell] != right[cell]:
-            covered |= lies
+        other = (cell + int(fault.integers(1, len(contents)))) % len(contents)
+        for here, there in ((cell, other), (other, cell)):
+            contents[here] = _CONTENTS[there]
+            for items in (_CONTENTS[here], _CONTENTS[there]):
+                for item, pose in zip(items, poses[here], strict=False):
+                    covered |= _place(elsewhere, tray, here, item, pose)
+    for number, items in enumerate(contents):
+        for place, (item, pose) in enumerate(zip(items, poses[number], strict=False)):
+            if defect == "missing" and (number, place) == (cell, which):
+                covered |= _place(elsewhere, tray, number, item, pose)
+            else:
+                _place(canvas, tray, number, item, pose)
     if defect == "extra":
-        cell, kind = fault.choice(len(poses), 2, replace=False)
-        covered |= _place(canvas, _PARTS[kind], _beside(fault, poses[cell]), base=_FLOOR + 5)
+        covered |= _place(canvas, tray, cell, _beside(fault, contents[cell][which]), _pose(fault), base=_FLOOR + 5)
     if defect in _SURFACE:
-        covered |= _SURFACE[defect](canvas, fault, poses)
+        item = contents[cell][which]
+        spot = tray.place(cell, *(np.array([item.x, item.y]) + fault.uniform(-14, 14, 2)))
+        covered |= _SURFACE[defect](canvas, fault, spot)
 
     mask = covered.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING).mean((1, 3)) >= 0.5
     return _photograph(_shade(canvas), camera), mask
