@@ -135,11 +135,17 @@ class Pradot(BaseEstimator):
         PradotError
             An image cannot be read, or a setting is out of range.
         """
+        self._check_settings()  # before the encoder's long work
         return self.fit_features(self._features(images))
 
     def fit_features(self, features):
         """As `fit`, from `Encoder.features`: dict of scale to Tensor (n_images, height, width, channels)."""
-        self._check(features)
+        self._check_settings()
+        missing = sorted({branch.scale for branch in self._branches()} - set(features))
+        if missing:
+            raise PradotError(
+                f"no features of scale {missing}; the encoder gives {sorted(features)}: make it with these scales"
+            )
         n_images = len(next(iter(features.values())))
         order = torch.randperm(n_images, generator=torch.Generator().manual_seed(self.random_state))
         n_validation = 0
@@ -315,15 +321,10 @@ class Pradot(BaseEstimator):
     def _features(self, images):
         return self._encoder().features(images, cache=self.cache, progress=self.progress)
 
-    def _check(self, features):
+    def _check_settings(self):
         branches = self._branches()
         if not branches or len(set(branches)) < len(branches):
             raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
-        missing = sorted({branch.scale for branch in branches} - set(features))
-        if missing:
-            raise PradotError(
-                f"no features of scale {missing}; the encoder gives {sorted(features)}: make it with these scales"
-            )
         if not 0 <= self.validation_fraction < 1:
             raise PradotError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
         if self.scoring not in SCORINGS:

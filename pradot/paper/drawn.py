@@ -21,15 +21,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
-from tqdm.auto import tqdm
 
 from pradot.errors import PradotError
+from pradot.progress import progress_bar
 
 CATEGORY = "tray"
 MARKER = "drawn.txt"  # lies in the category's folder, says with what settings it was drawn
 STRUCTURAL = ("scratch", "dent", "stain")
 LOGICAL = ("missing", "swapped", "extra")
-VERSION = 2  # of the drawing: raise it with any change of the pictures, so that older sets are redrawn
+VERSION = 1  # of the drawing: raise it with any change of the pictures, so that older sets are redrawn
 
 _SUPERSAMPLING = 2
 _PITCH = 113.0  # distance of compartment centres
@@ -354,38 +354,38 @@ def _photograph(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _scratch(canvas: _Canvas, rng: np.random.Generator, spot: tuple[float, float]) -> np.ndarray:
-    length, bend, angle = rng.uniform(55, 95), rng.uniform(-0.004, 0.004), rng.uniform(0, 180)
+    length, bend, angle = rng.uniform(35, 75), rng.uniform(-0.004, 0.004), rng.uniform(0, 180)
     where, dx, dy = canvas.window(*spot, length / 2 + 8)
     x, y = _turned(dx, dy, angle)
     y = y - bend * x**2 - 0.3 * np.sin(x * rng.uniform(0.2, 0.5))
     depth = np.zeros_like(x)
-    for _ in range(rng.integers(2, 5)):  # one slip of a tool leaves some marks side by side
-        off, width = np.abs(y - rng.uniform(-6, 6)), rng.uniform(1.2, 2.0)
+    for _ in range(rng.integers(1, 4)):  # one slip of a tool leaves some marks side by side
+        off, width = np.abs(y - rng.uniform(-3, 3)), rng.uniform(0.7, 1.3)
         start, end = np.sort(rng.uniform((-0.5, 0.2), (-0.2, 0.5))) * length
         taper = np.clip(np.minimum(x - start, end - x) / 6, 0, 1)
         np.maximum(depth, taper * np.clip(1.5 - off / width, 0, 1), out=depth)
-    canvas.height[where] -= 1.6 * depth
+    canvas.height[where] -= 1.2 * depth
     bright = np.float32(rng.uniform(0.5, 0.65))
-    canvas.colour[where] += 0.9 * depth[..., None] * (bright - canvas.colour[where])
+    canvas.colour[where] += 0.7 * depth[..., None] * (bright - canvas.colour[where])
     return _covered(canvas, where, depth > 0.1)
 
 
 def _dent(canvas: _Canvas, rng: np.random.Generator, spot: tuple[float, float]) -> np.ndarray:
-    radius, angle, oval = rng.uniform(13, 19), rng.uniform(0, 180), rng.uniform(0.65, 1.0)
+    radius, angle, oval = rng.uniform(9, 14), rng.uniform(0, 180), rng.uniform(0.65, 1.0)
     where, dx, dy = canvas.window(*spot, radius * 1.6)
     x, y = _turned(dx, dy, angle)
     r = np.hypot(x, y / oval) / radius
-    bowl = -rng.uniform(10, 13) * np.exp(-2.2 * r**2) + 2.0 * np.exp(-18 * (r - 1.05) ** 2)
+    bowl = -rng.uniform(6, 9) * np.exp(-2.2 * r**2) + 2.0 * np.exp(-18 * (r - 1.05) ** 2)
     # What is struck gives way: relief is flattened where the bowl is deep.
     flat = gaussian_filter(canvas.height[where], 5 * canvas.scale)
     canvas.height[where] += np.exp(-1.5 * r**4) * (flat - canvas.height[where]) + bowl
-    whitened = 0.35 * np.exp(-14 * (r - 0.95) ** 2)  # strained material turns pale
+    whitened = 0.2 * np.exp(-14 * (r - 0.95) ** 2)  # strained material turns pale
     canvas.colour[where] += whitened[..., None] * (np.float32(0.42) - canvas.colour[where])
     return _covered(canvas, where, r < 1.25)
 
 
 def _stain(canvas: _Canvas, rng: np.random.Generator, spot: tuple[float, float]) -> np.ndarray:
-    radius = rng.uniform(15, 22)
+    radius = rng.uniform(9, 15)
     where, dx, dy = canvas.window(*spot, radius * 1.8)
     angle = np.arctan2(dy, dx)
     wobble = sum(rng.uniform(-0.16, 0.16) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5, 7))
@@ -393,7 +393,7 @@ def _stain(canvas: _Canvas, rng: np.random.Generator, spot: tuple[float, float])
     film = np.clip((1.0 - r) * radius / 1.5, 0, 1)
     film = film * (0.55 + 0.45 * np.exp(-(((r - 0.92) / 0.09) ** 2)))  # what dries leaves most at its edge
     tint = np.array([0.40, 0.20, 0.05], np.float32)
-    canvas.colour[where] += rng.uniform(0.85, 1.0) * film[..., None] * (tint - canvas.colour[where])
+    canvas.colour[where] += rng.uniform(0.5, 0.8) * film[..., None] * (tint - canvas.colour[where])
     canvas.metal[where] *= 1 - 0.8 * film
     canvas.gloss[where] += 0.12 * film
     canvas.height[where] += 0.25 * film * _crop(rng, _shared(canvas.size)["grain"], canvas.n)[where]
@@ -541,11 +541,13 @@ def draw(
             for ((split, defect), count), group in zip(counts.items(), rngs, strict=True)
             for number, rng in enumerate(group.spawn(count))
         ]
-        for split, defect, number, rng in tqdm(jobs, desc=f"Drawing {folder}", unit="image", delay=1):
-            image, mask = draw_scene(rng, defect, size)
-            _write(image, new / split / defect / f"{number:03d}.png")
-            if defect != "good":
-                _write(mask.astype(np.uint8) * 255, new / "ground_truth" / defect / f"{number:03d}_mask.png")
+        with progress_bar(len(jobs), f"drawing {folder}", "image") as bar:
+            for split, defect, number, rng in jobs:
+                image, mask = draw_scene(rng, defect, size)
+                _write(image, new / split / defect / f"{number:03d}.png")
+                if defect != "good":
+                    _write(mask.astype(np.uint8) * 255, new / "ground_truth" / defect / f"{number:03d}_mask.png")
+                bar.update()
         (new / MARKER).write_text(settings)
         if _is_there(folder, settings, n_files):  # drawn meanwhile by another process
             return root

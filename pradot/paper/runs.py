@@ -206,7 +206,8 @@ def read_records(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise PradotError(f"no folder of run records at {folder}: make some with `python -m pradot run`")
-    return {path: read_record(path) for path in sorted(folder.rglob("*.json"))}
+    # A hidden file is what a killed process left of a record that was never finished.
+    return {path: read_record(path) for path in sorted(folder.rglob("*.json")) if not path.name.startswith(".")}
 
 
 def read_branch_maps(path):
