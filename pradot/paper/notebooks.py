@@ -137,6 +137,7 @@ def run_notebooks(names=(), parameters=None, out=None):
                 kernel_name="python3",
                 cwd=str(path.parent),
                 progress_bar=False,
+                extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings would stand between our lines
             )
         except PapermillExecutionError as error:
             print("failed", flush=True)
