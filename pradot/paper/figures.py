@@ -570,8 +570,8 @@ def panels(rows, titles=(), row_titles=(), *, label=None, cmap=HEAT, vmin=None, 
     rows : list of list
         What each place shows: a picture (path, or array of shape (height, width, 3)), a map (array of shape (height, width)),
         or None.
-    titles : sequence of str, optional
-        Above the columns.
+    titles : sequence of str, or of such sequences, optional
+        Above the columns, or above the panels of every row.
     row_titles : sequence of str, optional
         Left of the rows.
     label : str, optional
@@ -610,8 +610,9 @@ def panels(rows, titles=(), row_titles=(), *, label=None, cmap=HEAT, vmin=None, 
             ax.set_aspect(picture.shape[0] / picture.shape[1])
         if marks and (i, j) in marks:
             frame_cell(ax, *marks[i, j])
-    for ax, title in zip(axes[0], titles, strict=False):
-        ax.set_title(title, fontsize="small")
+    for ax_row, names in zip(axes, [titles] if titles and isinstance(titles[0], str) else titles, strict=False):
+        for ax, title in zip(ax_row, names, strict=False):
+            ax.set_title(title, fontsize="small")
     for ax, title in zip(axes[:, 0], row_titles, strict=False):
         ax.set_ylabel(title)
     if label is not None and artist is not None:
@@ -621,8 +622,9 @@ def panels(rows, titles=(), row_titles=(), *, label=None, cmap=HEAT, vmin=None, 
 
 def frame_cell(ax, row, column, height, width):
     """Frame one cell of a grid in axes that span the unit square."""
-    for colour, lw in (("black", 3.0), ("white", 1.4)):
-        ax.add_patch(plt.Rectangle((column / width, row / height), 1 / width, 1 / height, fill=False, ec=colour, lw=lw))
+    corner = ((column - 0.15) / width, (row - 0.15) / height)  # a little outside, so that the cell can be seen
+    for colour, lw in (("black", 2.2), ("white", 1.0)):
+        ax.add_patch(plt.Rectangle(corner, 1.3 / width, 1.3 / height, fill=False, ec=colour, lw=lw))
 
 
 def outlined(images, masks, titles=None):
@@ -706,3 +708,45 @@ def toy_plans(x, y, plans):
 def grid_sum(values, grid_shape):
     """Sum over what shares a place on the grid: (k * height * width,) to ndarray of shape (height, width)."""
     return np.asarray(values).reshape(-1, *grid_shape).sum(0)  # (height, width)
+
+
+def nearest_places(image, background, grid_shape, cell, costs, positions, n_nearest=8):
+    """A patch in its image, and where its cheapest prototypes lie, one panel per cost.
+
+    Parameters
+    ----------
+    image : path or array
+        The patch's own, on the left.
+    background : path or array
+        What is drawn pale under the prototypes.
+    grid_shape : (int, int)
+    cell : int
+        The patch, row by row; framed.
+    costs : dict of float to Tensor of shape (m,)
+        Cost of every prototype for this patch, by alpha.
+    positions : Tensor of shape (m, 2)
+        Of the prototypes.
+    n_nearest : int
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    fig, axes = plt.subplots(1, len(costs) + 1, figsize=(1.9 * len(costs) + 1.9, 2.3))
+    pictures = [read_image(image), *[0.6 * read_image(background) + 0.4] * len(costs)]
+    for ax, picture in zip(axes, pictures, strict=True):
+        ax.imshow(picture, extent=(0, 1, 1, 0))
+        ax.set_aspect(picture.shape[0] / picture.shape[1])
+        frame_cell(ax, *divmod(cell, grid_shape[1]), *grid_shape)
+        ax.set_axis_off()
+    axes[0].set_title("patch in its image", fontsize="small")
+    place = to_pixels(grid_positions(*grid_shape)[cell : cell + 1], grid_shape)[0]
+    for ax, (alpha, cost) in zip(axes[1:], costs.items(), strict=True):
+        cheapest = cost.argsort()[:n_nearest].cpu()
+        row, column = to_pixels(positions[cheapest], grid_shape).T
+        for y, x in zip(row, column, strict=True):
+            ax.plot([place[1], x], [place[0], y], color="0.15", lw=0.8)
+        ax.scatter(column, row, s=26, color=sns.color_palette()[3], edgecolors="white", linewidths=0.6, zorder=3)
+        ax.set(xlim=(0, 1), ylim=(1, 0))
+        ax.set_title(f"alpha {alpha:g}, cost {cost[cheapest[0]]:.3f}", fontsize="small")
+    return fig
