@@ -6,8 +6,8 @@ shadows, a sky, mirror-like metal, then lens blur, vignette and sensor noise. Al
 
 A tray has 2 x 2 equal compartments, each with its own contents. Parts look the same in any compartment, and the walls
 are wide, so that exchanged contents (`swapped`) can be told by their place alone as long as an encoder looks no
-further than about 30 pixels around (scale 2 does; features of scale 3 see more, and feel the zero padding at the
-picture's border, so that they know the place themselves).
+further than about 30 pixels around. Scale 2 of the offline encoder does; its scale 3 sees about twice as far, and at
+the picture's border feels the zero padding, which gives part of the place away.
 """
 
 import os
