@@ -178,13 +178,20 @@ def _value(text):
 def _predict(options):
     from matplotlib import image as picture
 
-    from pradot.detector import Pradot
+    from pradot.detector import Pradot, fitted_with
     from pradot.images import find_images
 
     paths = find_images(options.images)
     encoder = None
     if options.encoder or options.weights:
-        encoder = make_encoder(options.encoder or PAPER_ENCODER, options.weights, device=options.device)
+        made_with = fitted_with(options.model)
+        encoder = make_encoder(
+            options.encoder or made_with["name"],
+            options.weights,
+            scales=made_with["scales"],
+            image_size=made_with["image_size"],
+            device=options.device,
+        )
     detector = Pradot.load(options.model, encoder=encoder, device=pick_device(options.device))
     out = Path(options.out)
     maps, scores = [], []

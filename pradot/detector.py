@@ -22,7 +22,7 @@ from pradot.images import image_shape, read_image
 from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 
 
 class Branch(NamedTuple):
@@ -242,6 +242,7 @@ class Pradot(BaseEstimator):
                 "name": encoder.name,
                 "weights_source": encoder.weights_source,
                 "weights_sha256": encoder.weights_sha256,
+                "scales": list(encoder.scales),  # timm builds no stage beyond the last one: the hash depends on them
                 "image_size": encoder.image_size,
             },
             "n_images": self.n_images_,
@@ -295,8 +296,7 @@ class Pradot(BaseEstimator):
                     f"the model in {folder} was fitted with the encoder {made_with['name']} ({made_with['weights_source']}); "
                     "give that encoder (--encoder, --weights)"
                 )
-            scales = {branch.scale for branch in branches}
-            encoder = Encoder(made_with["name"], scales=scales, image_size=made_with["image_size"], device=device)
+            encoder = Encoder(made_with["name"], scales=made_with["scales"], image_size=made_with["image_size"], device=device)
         _check_encoder(encoder, made_with, tensors, branches, folder)
         self = cls(encoder, **settings)
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
@@ -360,25 +360,59 @@ def _shape(image):
     return image_shape(image) if isinstance(image, str | Path) else read_image(image).shape[:2]
 
 
-def _read_model(folder):
-    paths = folder / "config.json", folder / "model.safetensors"
-    for path in paths:
-        if not path.is_file():
-            raise PradotError(f"no model in {folder}: {path.name} is missing (a model is a folder written by `save`)")
+def fitted_with(folder):
+    """The encoder that a saved model was fitted with.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Written by `Pradot.save`.
+
+    Returns
+    -------
+    dict of str to value
+        ``name``, ``weights_source``, ``weights_sha256``, ``scales`` and ``image_size`` of the `Encoder`.
+
+    Raises
+    ------
+    PradotError
+        No such model, or another format.
+    """
+    config, _ = _read_config(folder)
+    return config["encoder"]
+
+
+def _read_config(folder):
+    """The settings of a saved model, and their text."""
+    folder = Path(folder)
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise PradotError(f"no model in {folder}: {name} is missing (a model is a folder written by `save`)")
+    path = folder / "config.json"
     try:
-        text = paths[0].read_text()
+        text = path.read_text()
         config = json.loads(text)
         if config["format"] != MODEL_FORMAT:
-            raise PradotError(
-                f"{paths[0]} has model format {config['format']}; this version reads {MODEL_FORMAT}: fit it again"
-            )
-        with safe_open(paths[1], framework="pt") as file:
+            raise PradotError(f"{path} has model format {config['format']}; this version reads {MODEL_FORMAT}: fit it again")
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise _damaged(folder, error) from error
+    return config, text
+
+
+def _read_model(folder):
+    config, text = _read_config(folder)
+    try:
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
             if (file.metadata() or {}).get("config") != text:
                 raise PradotError(f"config.json and model.safetensors in {folder} are not of the same model: fit it again")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError, UnicodeDecodeError) as error:
-        raise PradotError(f"the model in {folder} is damaged ({type(error).__name__}: {error}): fit it again") from error
+    except SafetensorError as error:
+        raise _damaged(folder, error) from error
     return config, tensors
+
+
+def _damaged(folder, error):
+    return PradotError(f"the model in {folder} is damaged ({type(error).__name__}: {error}): fit it again")
 
 
 def _check_encoder(encoder, made_with, tensors, branches, folder):
@@ -387,8 +421,8 @@ def _check_encoder(encoder, made_with, tensors, branches, folder):
         problem = f"image size {made_with['image_size']}, not {encoder.image_size}"
     elif encoder.weights_sha256 != made_with["weights_sha256"]:
         problem = (
-            f"weights {made_with['name']} (sha256 {made_with['weights_sha256'][:16]}...), "
-            f"not {encoder.name} ({encoder.weights_sha256[:16]}...)"
+            f"weights {made_with['name']} (scales {made_with['scales']}, sha256 {made_with['weights_sha256'][:16]}...), "
+            f"not {encoder.name} (scales {list(encoder.scales)}, {encoder.weights_sha256[:16]}...)"
         )
     for scale in {branch.scale for branch in branches}:
         then, now = tensors.get(f"signature.{scale}"), encoder.signature.get(scale)

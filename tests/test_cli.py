@@ -2,10 +2,15 @@ import csv
 
 import nbformat
 import pytest
+import timm
+import torch
 from PIL import Image
 from small_data import write_category, write_encoder
 
+from pradot import Pradot
 from pradot.cli import _value, main
+from pradot.encoder import make_encoder
+from pradot.images import find_images
 from pradot.paper import notebooks
 from pradot.paper.runs import read_records
 
@@ -49,6 +54,23 @@ def test_run_tables_predict(here, capsys):
     for row in rows:
         assert float(row["anomaly_score"]) == pytest.approx(expected[f"test/spot/{row['file']}"], abs=1e-5)
         assert Image.open(here / "scores" / "heat_maps" / f"{row['file']}.png").size == (48, 48)
+
+
+@pytest.mark.filterwarnings("ignore:.*on record")
+def test_predict_makes_the_models_encoder_from_its_weights_alone(here, capsys):
+    """Backbone, scales and image size are those of the model, none of them the default."""
+    write_category(here / "data", "own")
+    torch.save(timm.create_model("test_resnet").state_dict(), here / "mine.pth")
+    encoder = make_encoder("test_resnet", "mine.pth", scales=(1, 2), image_size=96, device="cpu")
+    detector = Pradot(encoder, branches=[(1, 0.0)], n_prototypes=1, n_epochs=1, n_iter=2)
+    detector.fit(find_images(here / "data" / "own" / "train" / "good")).save(here / "model")
+    predict = ["predict", "--model", "model", "--images", "data/own/test/spot", "--out", "scores", "--device", "cpu"]
+    assert main(predict) == 1
+    assert "test_resnet+mine" in capsys.readouterr().err
+    assert main([*predict, "--weights", "mine.pth"]) == 0
+    rows = list(csv.DictReader((here / "scores" / "scores.csv").open()))
+    expected = detector.anomaly_scores(find_images(here / "data" / "own" / "test" / "spot"))
+    assert [float(row["anomaly_score"]) for row in rows] == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_category_alone(here):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
 import timm
@@ -13,7 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from pradot import Branch, Encoder, Pradot, PradotError
-from pradot.detector import PAPER_BRANCHES, upsample_and_average
+from pradot.detector import MODEL_FORMAT, PAPER_BRANCHES, fitted_with, upsample_and_average
 
 QUICK = {"n_prototypes": 1, "n_epochs": 8, "batch_size": 4, "n_iter": 20}
 
@@ -270,6 +271,27 @@ def test_the_offline_default_encoder_is_made_again_by_its_name(tmp_path, draw):
     np.testing.assert_allclose(loaded.anomaly_scores(draw(2, 1)), detector.anomaly_scores(draw(2, 1)), atol=1e-6)
 
 
+def test_an_encoder_of_more_scales_than_the_branches_is_made_again(tmp_path, draw, monkeypatch):
+    """timm builds no stage beyond the last one asked for: the tensors of scales (2, 3) are not those of scale 2 alone."""
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "hub.safetensors")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: str(tmp_path / "hub.safetensors"))
+    encoder = Encoder("test_resnet", scales=(2, 3), image_size=64)
+    detector = Pradot(encoder, branches=[(2, 0.3)], **QUICK).fit(draw(5, 0))
+    detector.save(tmp_path)
+    assert fitted_with(tmp_path) == {
+        "name": encoder.name,
+        "weights_source": encoder.weights_source,
+        "weights_sha256": encoder.weights_sha256,
+        "scales": [2, 3],
+        "image_size": 64,
+    }
+    loaded = Pradot.load(tmp_path)
+    assert loaded.encoder.scales == (2, 3)
+    np.testing.assert_allclose(loaded.anomaly_scores(draw(2, 1)), detector.anomaly_scores(draw(2, 1)), atol=1e-6)
+    with pytest.raises(PradotError, match=r"scales \[2, 3\].* not .*scales \[2\]"):
+        Pradot.load(tmp_path, encoder=Encoder("test_resnet", scales=(2,), image_size=64))
+
+
 def test_an_unfitted_model_is_not_saved(tiny_encoder, tmp_path):
     with pytest.raises(NotFittedError):
         Pradot(tiny_encoder).save(tmp_path / "model")
@@ -325,7 +347,7 @@ def test_another_format_is_refused(saved, tiny_encoder):
     text = json.dumps(config)
     save_file(load_file(saved / "model.safetensors"), saved / "model.safetensors", metadata={"config": text})
     (saved / "config.json").write_text(text)
-    with pytest.raises(PradotError, match="model format 2; this version reads 1"):
+    with pytest.raises(PradotError, match=f"model format {MODEL_FORMAT + 1}; this version reads {MODEL_FORMAT}"):
         Pradot.load(saved, encoder=tiny_encoder)
 
 
