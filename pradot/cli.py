@@ -124,7 +124,8 @@ def _run(options):
         )
         print(f"{category}: {summary(record)}; {'' if is_new else 'finished before, '}{path}", flush=True)
         for note in record["notes"] if is_new else ():
-            print(f"  note: {note}")
+            if note not in encoder.notes:  # said before
+                print(f"  note: {note}")
 
 
 def summary(record):

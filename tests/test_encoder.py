@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import types
 
+import httpx
 import huggingface_hub
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ def no_network(monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(timm.models._hub, "hf_hub_download", refuse)
+    monkeypatch.delenv("PRADOT_AUTO_NOTE", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -345,14 +348,57 @@ def test_without_a_network_the_offline_default_stands_in_and_says_so(capsys):
     assert not available and "no way to the hub" in why
     name, note = default_encoder()
     assert name == OFFLINE_ENCODER and PAPER_ENCODER in note
-    assert make_encoder("auto", image_size=64, device="cpu").name == OFFLINE_ENCODER
-    assert "stands in" in capsys.readouterr().out
+    encoder = make_encoder("auto", image_size=64, device="cpu")
+    assert encoder.name == OFFLINE_ENCODER and encoder.notes == [note]
+    assert capsys.readouterr().out == f"note: {note}\n"
+    assert make_encoder(OFFLINE_ENCODER, image_size=64, device="cpu").notes == []  # asked for: nothing stands in
 
 
 def test_a_reachable_hub_makes_the_papers_encoder_the_default(monkeypatch):
+    create = timm.create_model
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: None)
+    monkeypatch.setattr(timm, "create_model", lambda *args, **settings: create(*args, **settings | {"pretrained": False}))
     assert weights_available(PAPER_ENCODER) == (True, "can be downloaded")
     assert default_encoder() == (PAPER_ENCODER, None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("the line is cut\nand more"),
+        httpx.ReadTimeout("the line is cut"),
+        huggingface_hub.errors.LocalEntryNotFoundError("the line is cut"),
+        RuntimeError("the line is cut"),  # hf_xet's
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_download_that_fails_after_the_hub_answered_is_no_other_error(monkeypatch, capsys, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: None)
+    monkeypatch.setattr(timm.models._hub, "hf_hub_download", fail)
+    with pytest.raises(PradotError) as raised:
+        Encoder(PAPER_ENCODER)
+    for part in (PAPER_ENCODER, "download failed: the line is cut", "--weights FILE", f"--encoder {OFFLINE_ENCODER}"):
+        assert part in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert make_encoder("auto", image_size=64, device="cpu").name == OFFLINE_ENCODER
+    assert "the line is cut" in capsys.readouterr().out
+
+
+def test_unknown_scales_are_no_failed_download(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: None)
+    with pytest.raises(PradotError, match=r"cannot build test_resnet.r160_in1k with scales \(2, 9\)"):
+        Encoder("test_resnet", scales=(2, 9))
+
+
+def test_a_damaged_file_of_an_earlier_download_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"half")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: str(path))
+    with pytest.raises(PradotError, match=f"reading {path} failed.*Three ways on"):
+        Encoder("test_resnet", image_size=64)
 
 
 def test_weights_downloaded_before_need_no_network(tmp_path, monkeypatch):

@@ -90,6 +90,12 @@ def test_same_seed_same_numbers(data, encoder, preset, tmp_path):
     assert path.with_suffix(".safetensors").read_bytes() == other.with_suffix(".safetensors").read_bytes()
 
 
+def test_what_stands_in_for_the_encoder_asked_for_is_noted(data, encoder, preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder, "notes", ["another stands in"])
+    record, _, _ = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    assert "another stands in" in record["notes"]
+
+
 def test_without_masks_pixel_metrics_are_absent_and_said_so(data, encoder, preset, tmp_path):
     record, _, _ = run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path)
     assert record["metrics"]["image_auroc"] is not None

@@ -110,7 +110,7 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
     watch = Stopwatch(seconds)
     detector = Pradot(encoder, random_state=seed, progress=progress, **preset.detector_settings).fit_features(features)
     watch.lap("fit")
-    notes = [*data.notes, *detector.notes_]
+    notes = [*encoder.notes, *data.notes, *detector.notes_]
     all_shapes = [image_shape(path) for path in data.train]
     results, branch_maps = {"metrics": dict.fromkeys(METRICS), "by_defect": {}, "images": []}, {}
     if data.test:
