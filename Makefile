@@ -132,18 +132,14 @@ check-settings:
 	fi
 
 tables: check-settings env ## every notebook in order: all tables and figures, on drawn data or on DATA
-	# Notebooks run in their own folder: what is named from here is made absolute.
-	absolute() { case $$1 in /*) printf %s "$$1" ;; *) printf %s "$$PWD/$$1" ;; esac; }
 	set --
 	if [ -n "$$DATA" ]; then
-	    set -- -p dataset mvtec_ad -p root "$$(cd "$$DATA" && pwd)"
+	    set -- -p dataset mvtec_ad -p root "$$DATA"
 	    ENCODER=$${ENCODER:-auto}
 	    echo "Running all notebooks on $$DATA: minutes to hours, by the number of categories, the preset and the machine ..."
 	else
 	    echo "Running all notebooks on drawn data: under 20 minutes on 2 cores ..."
 	fi
-	case $$ENCODER in *.py:*) ENCODER=$$(absolute "$$ENCODER") ;; esac
-	if [ -n "$$WEIGHTS" ]; then WEIGHTS=$$(absolute "$$WEIGHTS"); fi
 	if [ -n "$$ENCODER" ]; then set -- "$$@" -p encoder "$$ENCODER"; fi
 	if [ -n "$$WEIGHTS" ]; then set -- "$$@" -p weights "$$WEIGHTS"; fi
 	if [ -n "$$PRESET" ]; then set -- "$$@" -p preset "$$PRESET"; fi

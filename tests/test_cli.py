@@ -4,12 +4,13 @@ import nbformat
 import pytest
 import timm
 import torch
+from jupyter_client.kernelspec import NoSuchKernel
 from PIL import Image
 from small_data import write_category, write_encoder
 
 from pradot import Pradot
 from pradot.cli import _value, main
-from pradot.encoder import make_encoder
+from pradot.encoder import OFFLINE_ENCODER, default_encoder, make_encoder
 from pradot.images import find_images
 from pradot.paper import notebooks
 from pradot.paper.runs import read_records
@@ -126,14 +127,20 @@ def test_doctor(here, capsys, monkeypatch):
 
 @pytest.fixture
 def project(here, monkeypatch):
-    """A project folder with two notebooks; the second fails when told to."""
+    """A project folder with three notebooks; the second fails when told to, the third prints its parameters."""
     (here / "notebooks").mkdir()
     cells = {
         "00_first": ["a = 1  # a number", "print(a)"],
         "01_second": [
-            "a = 1\nfail = False  # raise an error",
+            "a = 1\nfail = False  # raise an error\ndie = False  # end the kernel",
             "import os\nassert os.environ['PRADOT_HEADLESS']",
             "if fail:\n    1 / 0",
+            "if die:\n    os.kill(os.getpid(), 9)",
+        ],
+        "02_third": [
+            "root = None\nweights = None\nruns = None\ntables = None\nencoder = None",
+            "import os",
+            "print(root, weights, runs, tables, encoder, os.environ.get('PRADOT_AUTO_NOTE'), sep='\\n')",
         ],
     }
     for name, sources in cells.items():
@@ -150,7 +157,7 @@ def test_notebooks_run_in_order_with_their_parameters(project, capsys):
     (project / "more.yaml").write_text("fail: false\n")
     assert main(["notebooks", "-p", "a", "1e-3", "-f", "more.yaml", "--out", "done"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" ...")[0] for line in lines] == ["00_first", "01_second"]
+    assert [line.split(" ...")[0] for line in lines] == ["00_first", "01_second", "02_third"]
     assert all(line.endswith(" s") for line in lines)
     executed = nbformat.read(project / "done" / "00_first.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "0.001\n"
@@ -162,6 +169,54 @@ def test_notebooks_stop_at_the_first_failure_naming_notebook_and_cell(project, c
     assert "01_second ... failed" in printed.out
     assert "01_second failed in cell" in printed.err and "ZeroDivisionError" in printed.err and "if fail:" in printed.err
     assert main(["notebooks", "01", "-p", "fail", "false"]) == 0
+
+
+def test_a_kernel_that_dies_is_named_with_notebook_and_cell(project, capsys):
+    assert main(["notebooks", "-p", "die", "true"]) == 1
+    printed = capsys.readouterr()
+    assert "01_second ... failed" in printed.out and "02_third" not in printed.out
+    assert "01_second failed in cell 4 (if die:): Kernel died" in printed.err and "memory" in printed.err
+
+
+def test_a_missing_kernel_is_named(project, capsys, monkeypatch):
+    def missing(*args, **kwargs):
+        raise NoSuchKernel("python3")
+
+    monkeypatch.setattr(notebooks.papermill, "execute_notebook", missing)
+    assert main(["notebooks", "00"]) == 1
+    assert "kernel python3, which is missing: pip install ipykernel" in capsys.readouterr().err
+
+
+def printed_by_third(project):
+    executed = nbformat.read(project / "build" / "notebooks" / "02_third.ipynb", as_version=4)
+    return executed.cells[-1].outputs[0].text.splitlines()
+
+
+def test_paths_are_relative_to_where_the_user_stands(project, monkeypatch):
+    stand = project / "elsewhere"
+    stand.mkdir()
+    monkeypatch.chdir(stand)
+    (stand / "more.yaml").write_text("tables: my tables\nencoder: ../net.py:build\n")
+    paths = ["-p", "root", "2024", "-p", "weights", "a.pth", "-p", "runs", str(project / "runs")]
+    assert main(["notebooks", "02", *paths, "-f", "more.yaml"]) == 0
+    expected = [stand / "2024", stand / "a.pth", project / "runs", stand / "my tables", f"{stand / '../net.py'}:build", None]
+    assert printed_by_third(project) == [str(value) for value in expected]
+    assert main(["notebooks", "02", "-p", "root", "null", "-p", "encoder", "resnet18"]) == 0
+    assert printed_by_third(project) == ["None", "None", "None", "None", "resnet18", "None"]
+
+
+def test_auto_is_settled_once_for_all_notebooks(project, capsys, monkeypatch):
+    monkeypatch.setenv("PRADOT_AUTO_NOTE", "of an earlier call")
+    monkeypatch.setattr(notebooks, "default_encoder", lambda: ("the_papers", None))
+    assert main(["notebooks", "02", "-p", "encoder", "auto"]) == 0
+    assert printed_by_third(project)[-2:] == ["the_papers", "None"]
+    assert "note" not in capsys.readouterr().out
+
+    monkeypatch.setattr(notebooks, "default_encoder", lambda: ("the_default", "it stands in"))
+    assert main(["notebooks", "02", "-p", "encoder", "auto"]) == 0
+    assert printed_by_third(project)[-2:] == ["auto", "it stands in"]
+    assert capsys.readouterr().out.startswith("note: it stands in\n02_third ...")
+    assert default_encoder() == (OFFLINE_ENCODER, "it stands in")  # what the kernels make of it
 
 
 @pytest.mark.parametrize(

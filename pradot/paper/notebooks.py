@@ -6,12 +6,17 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
 
 import pradot
+from pradot.encoder import default_encoder
 from pradot.errors import PradotError
 from pradot.paper.datasets import list_categories, load_category
 from pradot.paper.runs import device_name, versions
+
+PATH_PARAMETERS = ("root", "weights", "runs", "tables")
+"""Notebook parameters that are paths."""
 
 
 def project_root():
@@ -99,7 +104,8 @@ def run_notebooks(names=(), parameters=None, out=None):
     names : sequence of str
         See `find_notebooks`.
     parameters : dict of str to value, optional
-        Each goes to those notebooks that have it; one that none of them has is an error.
+        Each goes to those notebooks that have it; one that none of them has is an error. Paths are relative to the current
+        folder, and an encoder ``auto`` is settled once for all notebooks.
     out : str or Path, optional
         Folder of the executed notebooks; ``build/notebooks`` of the project by default.
 
@@ -111,7 +117,7 @@ def run_notebooks(names=(), parameters=None, out=None):
     Raises
     ------
     PradotError
-        Unknown notebook or parameter, or a cell failed; the message names notebook, cell and error.
+        Unknown notebook or parameter, a cell failed, or the kernel died; the message names notebook, cell and error.
     """
     paths, parameters = find_notebooks(names), dict(parameters or {})
     known = {path: set(papermill.inspect_notebook(str(path))) for path in paths}
@@ -119,6 +125,15 @@ def run_notebooks(names=(), parameters=None, out=None):
     if unknown:
         choice = ", ".join(sorted(set().union(*known.values())))
         raise PradotError(f"unknown notebook parameter {', '.join(sorted(unknown))}; these notebooks know {choice}")
+    parameters = {name: _from_here(name, value) for name, value in parameters.items()}
+    os.environ.pop("PRADOT_AUTO_NOTE", None)
+    if parameters.get("encoder") == "auto" and not parameters.get("weights"):
+        encoder, note = default_encoder()
+        if note:
+            print(f"note: {note}", flush=True)
+            os.environ["PRADOT_AUTO_NOTE"] = note  # the kernels' `auto` is the same, and the run records say why
+        else:
+            parameters["encoder"] = encoder
     out = Path(out) if out is not None else project_root() / "build" / "notebooks"
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # the kernel's debugger warns otherwise
@@ -142,7 +157,19 @@ def run_notebooks(names=(), parameters=None, out=None):
         except PapermillExecutionError as error:
             print("failed", flush=True)
             raise PradotError(
-                f"{path.stem} failed in cell {error.cell_index} ({_first_line(error)}): {error.ename}: {error.evalue}. "
+                f"{path.stem} failed in cell {error.cell_index} ({_first_line(error.source)}): {error.ename}: {error.evalue}. "
+                f"The notebook up to there is {target}"
+            ) from error
+        except NoSuchKernel as error:
+            print("failed", flush=True)
+            raise PradotError(
+                f"{path.stem} needs the Jupyter kernel python3, which is missing: pip install ipykernel in this environment"
+            ) from error
+        except RuntimeError as error:  # DeadKernelError, or the kernel died before it was ready
+            print("failed", flush=True)
+            raise PradotError(
+                f"{path.stem} failed in {_last_started(target)}: {error}. Most likely the kernel was ended because memory ran "
+                "out: fewer images a step (batch_size) or the preset fast need less. "
                 f"The notebook up to there is {target}"
             ) from error
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
@@ -165,6 +192,23 @@ def strip(path):
     nbformat.write(notebook, path)
 
 
-def _first_line(error):
-    lines = [line for line in error.source.splitlines() if line.strip()]
+def _from_here(name, value):
+    """A parameter that is a path, made absolute: kernels run in notebooks/, not where the user stands."""
+    if name in PATH_PARAMETERS and value not in (None, ""):
+        return str(Path(str(value)).absolute())
+    if name == "encoder" and ":" in str(value):
+        file, _, function = str(value).rpartition(":")
+        return f"{Path(file).absolute()}:{function}"
+    return value
+
+
+def _last_started(path):
+    """The last cell of an executed notebook that was started, in words."""
+    cells = list(enumerate(nbformat.read(path, as_version=4).cells))
+    started = [(i, cell) for i, cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
+    return f"cell {started[-1][0]} ({_first_line(started[-1][1].source)})" if started else "its start"
+
+
+def _first_line(source):
+    lines = [line for line in source.splitlines() if line.strip()]
     return lines[0] if lines else "empty cell"
