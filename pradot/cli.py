@@ -14,7 +14,7 @@ import yaml
 
 import pradot
 from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, cache_folder, make_encoder, pick_device, weights_available
-from pradot.errors import PradotError
+from pradot.errors import PradotError, is_out_of_memory
 from pradot.files import replacing
 from pradot.progress import progress_bar
 
@@ -26,15 +26,21 @@ def main(arguments=None):
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         options.command(options)
-    except (PradotError, OSError) as error:
-        if options.debug:
+    except (PradotError, OSError, MemoryError, RuntimeError) as error:
+        if options.debug or not (isinstance(error, PradotError | OSError) or is_out_of_memory(error)):
             raise
-        print(f"pradot: {error}", file=sys.stderr)
+        print(f"pradot: {_explained(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("pradot: stopped; what is finished stays and is not done again", file=sys.stderr)
         return 130
     return 0
+
+
+def _explained(error):
+    if not is_out_of_memory(error):
+        return error
+    return "memory ran out; fewer images a step (run --batch-size N) or the preset fast (run --preset fast) need less"
 
 
 def _parser():
@@ -50,9 +56,9 @@ def _parser():
     run.add_argument("--category", default="all", help="one category, or all that are found (default)")
     run.add_argument("--preset", default="paper", help="paper (default) or fast")
     _add_encoder(run, default="auto")
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--max-steps", type=int, metavar="N", help="stop training after N steps (labelled shortened)")
-    run.add_argument("--batch-size", type=int, metavar="N", help="images a step (labelled shortened)")
+    run.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="0 by default")
+    run.add_argument("--max-steps", type=_whole(1), metavar="N", help="stop training after N steps (labelled shortened)")
+    run.add_argument("--batch-size", type=_whole(1), metavar="N", help="images a step (labelled shortened)")
     run.add_argument("--out", default="runs", help="folder of the run records (default: runs)")
     run.add_argument("--save-model", metavar="DIR", help="also save each fitted model in DIR/CATEGORY, for predict")
     run.set_defaults(command=_run)
@@ -82,6 +88,17 @@ def _parser():
     return parser
 
 
+def _whole(lowest, highest=2**32 - 1):
+    """A type of argument: whole numbers from `lowest` to `highest`."""
+
+    def read(text):
+        if not re.fullmatch(r"[0-9]+", text) or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {lowest} to {highest}")
+        return int(text)
+
+    return read
+
+
 def _add_encoder(parser, default):
     parser.add_argument(
         "--encoder",
@@ -100,6 +117,7 @@ def _run(options):
     from pradot.paper.runs import run
 
     preset = get_preset(options.preset, max_steps=options.max_steps, batch_size=options.batch_size)
+    device = pick_device(options.device)  # before any data are drawn
     root = options.root or ("data/drawn" if options.dataset == "drawn" else None)
     if root is None:
         raise PradotError(f"--root is missing: the folder of the data set {options.dataset}")
@@ -107,7 +125,7 @@ def _run(options):
     categories = found if options.category == "all" else [options.category]
     # Both scales always: presets on the same images then share one set of computed features.
     scales = {2, 3} | {branch.scale for branch in preset.branches}
-    encoder = make_encoder(options.encoder, options.weights, scales=scales, image_size=preset.image_size, device=options.device)
+    encoder = make_encoder(options.encoder, options.weights, scales=scales, image_size=preset.image_size, device=device)
     for category in categories:
         model = Path(options.save_model) / category if options.save_model else None
         record, path, is_new = run(
@@ -151,12 +169,23 @@ def _notebooks(options):
 
     parameters = {}
     if options.f:
-        loaded = yaml.safe_load(Path(options.f).read_text()) or {}
-        if not isinstance(loaded, dict):
-            raise PradotError(f"{options.f} holds {type(loaded).__name__}, not names with values")
-        parameters |= loaded
+        parameters |= _read_parameters(Path(options.f))
     parameters |= {name: _value(text) for name, text in options.p}
     run_notebooks(options.names, parameters, options.out)
+
+
+def _read_parameters(path):
+    """Names with values from a YAML file."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PradotError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, dict):
+        raise PradotError(f"{path} holds {type(loaded).__name__}, not names with values")
+    odd = [name for name in loaded if not isinstance(name, str)]
+    if odd:
+        raise PradotError(f"{path} names parameters {odd}, which are no text; expected lines such as max_steps: 60")
+    return loaded
 
 
 def _value(text):

