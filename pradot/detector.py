@@ -18,7 +18,7 @@ from pradot.cost import CostScale
 from pradot.encoder import Encoder
 from pradot.errors import PradotError
 from pradot.files import replacing
-from pradot.images import image_shape, read_image
+from pradot.images import image_shape, list_images, read_image
 from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
@@ -199,7 +199,7 @@ class Pradot(BaseEstimator):
         ndarray of shape (n_images, size, size), or list of ndarray of shape (height_i, width_i)
             float32, higher for the more abnormal. The list is for `size` None.
         """
-        images = list(images)
+        images = list_images(images)
         shapes = [_shape(image) if size is None else (size, size) for image in images]
         maps = upsample_and_average(self.branch_maps(images), shapes)
         return maps if size is None else np.stack(maps)

@@ -24,7 +24,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from pradot.errors import PradotError, is_out_of_memory
 from pradot.files import replacing
-from pradot.images import read_image, resize_image
+from pradot.images import list_images, read_image, resize_image
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
 
@@ -181,9 +181,9 @@ class Encoder:
         Raises
         ------
         PradotError
-            An image cannot be read.
+            An image cannot be read, or `images` is one path instead of a list.
         """
-        images = list(images)
+        images = list_images(images)
         if not images:
             raise PradotError("no images to compute features of")
         watch = Stopwatch({} if seconds is None else seconds)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,30 @@ def find_images(folder: str | Path) -> list[Path]:
             f"expected files ending in {', '.join(IMAGE_SUFFIXES)} (any case) directly in it."
         )
     return images
+
+
+def list_images(images: Iterable) -> list:
+    """List images given as paths, PIL images or arrays; refuse one path alone, whose letters would be taken for paths.
+
+    Parameters
+    ----------
+    images : iterable of paths, PIL images or arrays
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    PradotError
+        If `images` is a path.
+    """
+    if isinstance(images, str | os.PathLike):
+        raise PradotError(
+            f"A list of images is needed, not the one path {images}: for the images of a folder give "
+            "pradot.images.find_images(FOLDER), for one image [FILE]."
+        )
+    return list(images)
 
 
 def visible(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -137,6 +138,13 @@ def test_a_spoiled_image_scores_higher_and_at_the_spoiled_place(tiny_encoder, dr
 def test_settings_out_of_range_are_errors(tiny_encoder, draw, settings, message):
     with pytest.raises(PradotError, match=message):
         Pradot(tiny_encoder, **QUICK | settings).fit(draw(4, 0))
+
+
+@pytest.mark.parametrize("call", ["fit", "branch_maps", "anomaly_maps", "anomaly_scores", "score_samples"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_path_alone_is_no_list_of_images(fitted, call, kind):
+    with pytest.raises(PradotError, match=r"not the one path my/folder.*find_images.*\[FILE\]"):
+        getattr(fitted, call)(kind("my/folder"))
 
 
 @pytest.mark.parametrize("call", ["anomaly_maps", "anomaly_scores", "score_samples", "branch_maps"])
