@@ -126,6 +126,7 @@ def _run(options):
     # Both scales always: presets on the same images then share one set of computed features.
     scales = {2, 3} | {branch.scale for branch in preset.branches}
     encoder = make_encoder(options.encoder, options.weights, scales=scales, image_size=preset.image_size, device=device)
+    print(f"{encoder.name} at {encoder.image_size} px, feature maps {encoder.describe_grids()}", flush=True)
     for category in categories:
         model = Path(options.save_model) / category if options.save_model else None
         record, path, is_new = run(

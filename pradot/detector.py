@@ -31,7 +31,7 @@ class Branch(NamedTuple):
     Attributes
     ----------
     scale : int
-        Scale of the encoder's feature maps; at 224 px 2 is 28 x 28 and 3 is 14 x 14.
+        Scale of the encoder's feature maps; at 224 px 2 is 28 x 28 and 3 is 14 x 14 with most backbones, see `Encoder.grids`.
     alpha : float
         0: global prototypes; above 0: local ones.
     """

@@ -1,7 +1,9 @@
 """The frozen encoder: images to feature maps, and where its ImageNet weights come from.
 
-Paper section 3, method.md step 1: a timm backbone in eval mode gives feature maps at several scales. timm's scale `i` has
-stride ``2 ** (i + 1)``: at 224 x 224 scale 2 is 28 x 28 and scale 3 is 14 x 14.
+Paper section 3, method.md step 1: a timm backbone in eval mode gives feature maps at several scales. A scale is the index of
+a map among those that timm lists for the backbone. With ResNets, EfficientNets and most others they begin at stride 2: at
+224 x 224 scale 2 is 28 x 28 and scale 3 is 14 x 14. With ConvNeXt and Swin they begin at stride 4 (28 x 28 is scale 1), with
+VGG at 1, and a ViT's have one stride all. `Encoder.grids` has their sizes; runs and notebooks print them.
 """
 
 import hashlib
@@ -46,7 +48,7 @@ class Encoder:
         A local file of weights (safetensors, or a PyTorch state dict) for the timm backbone `name`. One that is not on record
         is loaded with a warning, and the encoder is named after it: ``resnet50+FILE``, which may be given as `name` again.
     scales : sequence of int
-        Which feature maps to take.
+        Which feature maps to take, by their index among timm's; their strides depend on the backbone, see `grids`.
     image_size : int
         Images are resized to ``image_size`` x ``image_size``.
     device : str
@@ -155,6 +157,10 @@ class Encoder:
 
     def __repr__(self):
         return f"Encoder({self.name!r}, scales={self.scales}, image_size={self.image_size}, device={self.device!r})"
+
+    def describe_grids(self):
+        """Sizes of the feature maps, for people: ``scale 2: 28 x 28, scale 3: 14 x 14``."""
+        return ", ".join(f"scale {scale}: {height} x {width}" for scale, (height, width) in self.grids.items())
 
     def features(self, images, *, batch_size=16, cache=None, progress=False, seconds=None):
         """Feature maps of some images at every scale.

@@ -352,6 +352,19 @@ def test_the_name_with_a_file_may_be_given_again_with_the_file(tmp_path):
         Encoder(first.name, image_size=64)
 
 
+@pytest.mark.filterwarnings("ignore:.*on record")
+def test_the_same_scale_has_another_stride_in_convnext(tmp_path):
+    grids = {}
+    for architecture in ("test_resnet", "test_convnext"):
+        path, _ = save_random(tmp_path, architecture)
+        encoder = Encoder(architecture, weights=path, scales=(1, 2), image_size=64)
+        grids[architecture] = encoder.describe_grids()
+    assert grids == {
+        "test_resnet": "scale 1: 16 x 16, scale 2: 8 x 8",
+        "test_convnext": "scale 1: 8 x 8, scale 2: 4 x 4",
+    }
+
+
 def test_files_that_do_not_fit_are_errors(tmp_path):
     path, model = save_random(tmp_path, "test_resnet")
     with pytest.raises(PradotError, match=r"does not fit: \d+ of \d+ tensors are missing"):

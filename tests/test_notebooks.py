@@ -7,6 +7,8 @@ import nbformat
 import pytest
 from notebook_rules import MAX_BYTES, main, problems
 
+from pradot.paper.notebooks import describe_setting
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = [
@@ -35,6 +37,11 @@ def test_code_of_notebook_compiles(path):
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
         if cell.cell_type == "code" and not cell.source.startswith(("%", "!")):
             compile(cell.source, f"{path.stem}, cell {number}", "exec")
+
+
+def test_the_conditions_of_a_notebook_name_the_grids(tiny_encoder, capsys):
+    describe_setting(tiny_encoder)
+    assert "image size 64 px, feature maps scale 2: 8 x 8, scale 3: 4 x 4, device cpu" in capsys.readouterr().out
 
 
 @pytest.fixture

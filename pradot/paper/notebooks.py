@@ -56,11 +56,13 @@ def data_root(dataset, root=None):
 
 
 def describe_setting(encoder=None):
-    """Print versions, and the encoder's weights and device: the conditions of a notebook's numbers."""
+    """Print versions, and the encoder's weights, feature maps and device: the conditions of a notebook's numbers."""
     print(", ".join(f"{name} {version}" for name, version in versions().items() if name != "commit"))
     if encoder is not None:
         print(f"encoder {encoder.name}, weights: {encoder.weights_source}, sha256 {encoder.weights_sha256[:16]}...")
-        print(f"image size {encoder.image_size} px, device {device_name(encoder.device)}")
+        print(
+            f"image size {encoder.image_size} px, feature maps {encoder.describe_grids()}, device {device_name(encoder.device)}"
+        )
 
 
 def is_headless():
