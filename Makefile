@@ -22,9 +22,6 @@ ARGS ?=
 # Recipes read the settings from the environment, where spaces and quotes in a path need no care.
 export PYTHON DATA ENCODER WEIGHTS PRESET CATEGORY MAX_STEPS BATCH_SIZE
 
-# Computed features stay inside the project; give another PRADOT_CACHE to share them between clones.
-PRADOT_CACHE ?= $(CURDIR)/build/features
-export PRADOT_CACHE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait do not spin: where other work shares the cores, spinning makes small fits many times slower.
 OMP_WAIT_POLICY ?= passive

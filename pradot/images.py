@@ -17,6 +17,9 @@ from pradot.errors import PradotError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """File endings taken for images, in any case."""
 
+READING = 1
+"""Counted up whenever `read_image` or `resize_image` gives other values for the same file: kept features are made again."""
+
 
 def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     """Read an image as RGB in [0, 1].

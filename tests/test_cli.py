@@ -1,4 +1,5 @@
 import csv
+import os
 
 import nbformat
 import numpy as np
@@ -242,11 +243,13 @@ def test_paths_are_relative_to_where_the_user_stands(project, monkeypatch):
     stand = project / "elsewhere"
     stand.mkdir()
     monkeypatch.chdir(stand)
+    monkeypatch.setenv("PRADOT_CACHE", "kept")
     (stand / "more.yaml").write_text("tables: my tables\nencoder: ../net.py:build\n")
     paths = ["-p", "root", "2024", "-p", "weights", "a.pth", "-p", "runs", str(project / "runs")]
     assert main(["notebooks", "02", *paths, "-f", "more.yaml"]) == 0
     expected = [stand / "2024", stand / "a.pth", project / "runs", stand / "my tables", f"{stand / '../net.py'}:build", None]
     assert printed_by_third(project) == [str(value) for value in expected]
+    assert os.environ["PRADOT_CACHE"] == str(stand / "kept")
     assert main(["notebooks", "02", "-p", "root", "null", "-p", "encoder", "resnet18"]) == 0
     assert printed_by_third(project) == ["None", "None", "None", "None", "resnet18", "None"]
 

