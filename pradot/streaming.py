@@ -51,8 +51,8 @@ class BlockCost:
     alpha : float
         Weight of the spatial cost, in [0, 1].
     precision : {"full", "reduced"}
-        Of the matrix product. ``"reduced"``: of bfloat16 numbers, summed in float32. It is ``1 - cos`` that is rounded, so
-        that small costs keep their relative precision (2 ** -9).
+        Of the matrix product. ``"reduced"``: of unit vectors rounded to bfloat16 (2 ** -9), summed in float32. What is then
+        rounded is ``1 - cos``, so that small costs are not lost in the rounding of cosines near 1.
 
     Attributes
     ----------

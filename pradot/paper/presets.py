@@ -27,6 +27,10 @@ class Preset:
     batch_size: int = 64  # images a step
     max_steps: int | None = None  # stop after so many steps
     positions: str = "fixed"  # prototypes stay on the grid
+    solver: str = "kernel"  # "streamed": warm-started, stops at `tol`
+    tol: float = 0.01  # marginal error at which the streamed solver stops
+    precision: str = "full"  # of matrix products
+    start: str = "uniform"  # prototypes' features before the first step; "images": those of training images
     validation_fraction: float = 0.2  # of the training images, to choose the best epoch
 
     @property
