@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost
 from pradot.errors import PradotError
 from pradot.progress import progress_bar
-from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, sinkhorn_streamed
+from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, has_bfloat16, sinkhorn_streamed
 from pradot.transport import SOLVERS, sinkhorn
 
 POSITIONS = ("fixed", "learned")
@@ -79,7 +79,8 @@ class PrototypeLearner(BaseEstimator):
     tol : float
         L1 error of the prototypes' marginal at which ``"streamed"`` stops, in [0, 2]; the other solvers do not look at it.
     precision : {"full", "reduced"}
-        Of the matrix products of ``"streamed"`` and of scoring, see `pradot.streaming.BlockCost`.
+        Of the matrix products of ``"streamed"`` and of scoring, see `pradot.streaming.BlockCost`. Where the device has no
+        instructions for ``"reduced"`` it is full, which `notes_` says.
     keep_gb : float
         Memory for a whole cost in ``"streamed"``, in GB (1e9 bytes); a larger one is made anew in every pass.
     start : {"uniform", "images"}
@@ -107,8 +108,8 @@ class PrototypeLearner(BaseEstimator):
     best_step_ : int
         The step after which the kept prototypes were seen.
     history_ : dict of list
-        Per step ``loss`` (<T, M>), ``marginal_error``, ``movement`` (mean over prototypes of 1 - cos between before
-        and after); per epoch ``validation_step``, ``validation_loss``.
+        Per step ``loss`` (<T, M>), ``marginal_error``, ``n_iter``, ``movement`` (mean over prototypes of 1 - cos between
+        before and after); per epoch ``validation_step``, ``validation_loss``.
     notes_ : list of str
         What differs from the asked-for setting, in plain sentences.
 
@@ -196,10 +197,10 @@ class PrototypeLearner(BaseEstimator):
         self.grid_shape_ = (height, width)
         self.positions_ = self._start_positions(height, width).to(self.device)  # (m, 2)
         self.prototypes_ = self._start_features(features, generator).to(self.device)  # (m, channels)
-        self.history_ = {
-            k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")
-        }
+        self.history_ = {k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")}
         self._dual, self._largest = None, None  # of the step before
+        if self.precision != self._precision():
+            self.notes_.append(f"{self.device} has no instructions for bfloat16: products in full precision")
 
         steps_per_epoch = n_images // batch_size
         n_steps = self.n_epochs * steps_per_epoch
@@ -261,7 +262,7 @@ class PrototypeLearner(BaseEstimator):
         self._check_shape(features)
         prototypes = (self.prototypes_, self.positions_)
         if self._search is None or any(now is not then for now, then in zip(prototypes, self._search[0], strict=True)):
-            search = NearestSearch(*prototypes, self.grid_shape_, self.alpha, precision=self.precision)
+            search = NearestSearch(*prototypes, self.grid_shape_, self.alpha, precision=self._precision())
             self._search = prototypes, search  # kept until there are other prototypes
         search = self._search[1]
         parts = features.split(1 if scale is None else search.images_at_once())
@@ -287,6 +288,9 @@ class PrototypeLearner(BaseEstimator):
             # square stays on it. The scale of features does not matter (cosine), that of positions does.
             self.positions_ = self.ema * self.positions_ + (1 - self.ema) * sent.positions / sent.received[:, None]
 
+    def _precision(self):
+        return self.precision if self.precision == "full" or has_bfloat16(self.device) else "full"
+
     def _send(self, features):
         """Transport a batch (batch, height, width, channels) to the prototypes; a `_Sent`."""
         return (self._send_streamed if self.solver == "streamed" else self._send_dense)(features)
@@ -306,7 +310,7 @@ class PrototypeLearner(BaseEstimator):
     def _send_streamed(self, features):
         self._check_shape(features)
         x = by_cell(features)  # (height * width, batch, channels)
-        cost = BlockCost(self.prototypes_, self.positions_, self.grid_shape_, self.alpha, precision=self.precision)
+        cost = BlockCost(self.prototypes_, self.positions_, self.grid_shape_, self.alpha, precision=self._precision())
         # The largest feature cost of the step before: this one's is known only after the pass that needs it.
         scale = cost.maxima(x) if self._largest is None else CostScale(self._largest, cost.largest_space)
         cost.scale = scale

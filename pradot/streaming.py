@@ -12,6 +12,7 @@ prototypes move little in a step of training, the dual of the step before is nea
 """
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -176,6 +177,17 @@ class BlockCost:
         if self.precision != "reduced":
             return vectors
         return torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1).bfloat16()  # (n, channels + 1)
+
+
+def has_bfloat16(device):
+    """Whether a device has instructions for products of bfloat16 numbers; without them they are slower than those of float32."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return not flags.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})  # the last one: ARM
 
 
 def check_finite(largest):
