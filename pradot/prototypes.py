@@ -182,7 +182,7 @@ class PrototypeLearner(BaseEstimator):
         """
         self._check(features)
         self.notes_ = []
-        n_images, height, width, channels = features.shape
+        n_images, height, width = features.shape[:3]
         if validation is None or len(validation) == 0:
             validation = features
             self.notes_.append("no validation images: the best epoch is chosen by the training images' own transport loss")

@@ -12,6 +12,7 @@ prototypes move little in a step of training, the dual of the step before is nea
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,7 +181,7 @@ class BlockCost:
 
 
 def has_bfloat16(device):
-    """Whether a device has instructions for products of bfloat16 numbers; without them they are slower than those of float32."""
+    """Whether a device has instructions for products of bfloat16 numbers; without them those of float32 are faster."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
@@ -335,9 +336,7 @@ class NearestSearch:
         limits = [0, *edges.tolist(), len(rows)]
         # Of every band that holds prototypes which ones, and the rows that they span.
         self._bands = [
-            (slice(start, stop), rows[start].item(), rows[stop - 1].item())
-            for start, stop in zip(limits[:-1], limits[1:], strict=True)
-            if start < stop
+            (slice(start, stop), rows[start].item(), rows[stop - 1].item()) for start, stop in pairwise(limits) if start < stop
         ]
 
     def images_at_once(self):

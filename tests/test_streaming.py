@@ -138,7 +138,7 @@ def test_it_stops_at_the_tolerance_and_not_before(tol):
 
 
 def test_a_dual_from_nearly_the_same_problem_saves_passes():
-    features, x, cost, _ = problem(0.3, batch=8)
+    _, x, cost, _ = problem(0.3, batch=8)
     cold = sinkhorn_streamed(cost, x, reg=0.02, tol=0.01, n_iter=1000)
     moved = BlockCost(cost.unit + 0.002 * drawn(len(cost), 6, seed=9), cost.positions, (5, 4), 0.3)
     moved.scale = SCALE
@@ -148,7 +148,7 @@ def test_a_dual_from_nearly_the_same_problem_saves_passes():
 
 @pytest.mark.parametrize("reg", [0.001, 0.01, 1.0])
 def test_prototypes_that_nothing_reaches_in_float32_are_filled_all_the_same(reg):
-    _, x, cost, M = problem(0.0, dtype=torch.float32)
+    _, x, cost, _ = problem(0.0, dtype=torch.float32)
     v = torch.zeros(len(cost))
     v[:5] = -1000.0  # exp(-1000) is 0
     result = sinkhorn_streamed(cost, x, reg=reg, v=v, tol=0.02, n_iter=5000)
