@@ -4,8 +4,10 @@ All ratios come from one run. Sizes and channels are always those of ResNet-50 a
 28 x 28 x 512), 16 prototypes per position, 64 images a step, alpha 0.3, reg 0.01, unless a growth curve varies them.
 """
 
+import cProfile
 import datetime
 import json
+import pstats
 import statistics
 import tempfile
 import time
@@ -15,7 +17,6 @@ import numpy as np
 import pandas as pd
 import timm
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from pradot.cost import feature_cost
 from pradot.detector import Branch, Pradot
@@ -56,7 +57,7 @@ def measure(root=None, *, encoder=None, weights=None, quick=False, device="cpu",
     dict
         ``conditions``; ``step_14`` and ``step_28`` (seconds, ratios, memory of one training step); ``score`` (one image by four
         branches); ``fit``; ``growth`` (seconds of a fast step by batch size, number of prototypes, side of the map);
-        ``profile`` (share of the time by operation in a fast 28 x 28 step).
+        ``profile`` (share of the time by function in a fast 28 x 28 step).
 
     Raises
     ------
@@ -238,14 +239,16 @@ def _step(features, side, quick, device):
 
 
 def _profile(learner, features):
-    """Share of the time of a fast step by operation, largest first."""
+    """Share of the time of a fast step by function, largest first."""
     batch = features[-N_IMAGES:].to(learner.device)
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        learner._step(batch)
-    times = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiler.key_averages()}
-    total = sum(times.values())
-    shares = {name: round(spent / total, 4) for name, spent in sorted(times.items(), key=lambda item: -item[1])}
-    return dict(list(shares.items())[:10])
+    profiler = cProfile.Profile()
+    profiler.runcall(learner._step, batch)
+    spent = {}
+    for (_, _, function), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():
+        name = function.removeprefix("<built-in method ").removeprefix("<method '").split(" ")[0].strip(">'")
+        spent[name] = spent.get(name, 0.0) + own
+    total = sum(spent.values())
+    return {name: round(own / total, 4) for name, own in sorted(spent.items(), key=lambda item: -item[1])[:10]}
 
 
 def _growth(features, quick, device):
@@ -256,14 +259,13 @@ def _growth(features, quick, device):
         batch = maps[-learner.batch_size :]
         return _seconds(lambda: learner._step(batch), 1)
 
-    sides = (7, 14, 21) if quick else (7, 14, 21, 28, 42)
-    generator = torch.Generator().manual_seed(0)
     by_side = {}
-    for side in sides:
-        batch = 64 if side <= 28 else 16
-        by_side[side] = seconds(torch.rand(batch, side, side, 1024, generator=generator), batch_size=batch) * 64 / batch
+    for side in (7, 14, 21) if quick else (7, 14, 21, 28, 42):
+        maps = features[3][:N_IMAGES].permute(0, 3, 1, 2)  # (64, channels, 14, 14)
+        maps = torch.nn.functional.interpolate(maps, size=(side, side), mode="bilinear")  # (64, channels, side, side)
+        by_side[side] = seconds(maps.permute(0, 2, 3, 1).contiguous())
     return {
-        "batch_size": {size: seconds(features[3], batch_size=size) for size in (8, 16, 32, 64)},
+        "batch_size": {N_IMAGES // part: seconds(features[3], batch_size=N_IMAGES // part) for part in (8, 4, 2, 1)},
         "n_prototypes": {n: seconds(features[3], n_prototypes=n) for n in (1, 4, 16)},
         "side": by_side,
     }
