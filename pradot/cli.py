@@ -82,6 +82,13 @@ def _parser():
     _add_encoder(predict, default=None)
     predict.set_defaults(command=_predict)
 
+    speed = commands.add_parser("speed", parents=[common], help="measure steps, scoring and a fit; write one JSON file")
+    speed.add_argument("--out", required=True, metavar="FILE.json", help="where to write what was measured")
+    speed.add_argument("--root", help="folder of MVTec AD, for real features (default: drawn ones)")
+    speed.add_argument("--quick", action="store_true", help="under 5 minutes; POT's iterations are extrapolated from a few")
+    _add_encoder(speed, default="auto")
+    speed.set_defaults(command=_speed)
+
     doctor = commands.add_parser("doctor", parents=[common], help="what is installed, which weights and data are at hand")
     doctor.add_argument("--root", help="folder of a data set to look at")
     doctor.set_defaults(command=_doctor)
@@ -204,6 +211,21 @@ def _value(text):
     if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) and not re.fullmatch(r"[0-9]+", text):
         return float(text)
     return text
+
+
+def _speed(options):
+    from pradot.paper.speed import measure, summary_table, write
+
+    found = measure(
+        options.root,
+        encoder=options.encoder,
+        weights=options.weights,
+        quick=options.quick,
+        device=pick_device(options.device),
+        progress=True,
+    )
+    write(found, options.out)
+    print(f"{summary_table(found).to_markdown(index=False, disable_numparse=True)}\n\n{options.out}")
 
 
 def _predict(options):

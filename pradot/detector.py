@@ -23,6 +23,11 @@ from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
 MODEL_FORMAT = 2
+# What a detector hands on to the learner of each branch.
+LEARNER_SETTINGS = (
+    *("n_prototypes", "reg", "n_iter", "ema", "n_epochs", "batch_size", "max_steps", "positions", "start"),
+    *("solver", "tol", "precision", "keep_gb", "random_state", "progress"),
+)
 
 
 class Branch(NamedTuple):
@@ -52,7 +57,7 @@ class Pradot(BaseEstimator):
         None: the offline default.
     branches : sequence of (scale, alpha)
         Their maps are averaged; the paper's four by default.
-    n_prototypes, reg, n_iter, ema, n_epochs, batch_size, max_steps, positions, solver
+    n_prototypes, reg, n_iter, ema, n_epochs, batch_size, max_steps, positions, solver, tol, precision, keep_gb, start
         See `PrototypeLearner`; the paper's values by default.
     validation_fraction : float
         Part of the training images that is held out to choose the best epoch, in [0, 1). One image at least is held out, unless
@@ -95,6 +100,10 @@ class Pradot(BaseEstimator):
         max_steps=None,
         positions="fixed",
         solver="kernel",
+        tol=0.01,
+        precision="full",
+        keep_gb=1.0,
+        start="uniform",
         validation_fraction=0.2,
         scoring="training",
         random_state=0,
@@ -112,6 +121,10 @@ class Pradot(BaseEstimator):
         self.max_steps = max_steps
         self.positions = positions
         self.solver = solver
+        self.tol = tol
+        self.precision = precision
+        self.keep_gb = keep_gb
+        self.start = start
         self.validation_fraction = validation_fraction
         self.scoring = scoring
         self.random_state = random_state
@@ -153,8 +166,7 @@ class Pradot(BaseEstimator):
             n_validation = max(1, int(self.validation_fraction * n_images))
         held_out, kept = order[:n_validation], order[n_validation:]
         self.n_images_ = {"train": len(kept), "validation": len(held_out)}
-        shared = ("n_prototypes", "reg", "n_iter", "ema", "n_epochs", "batch_size", "max_steps", "positions", "solver")
-        settings = {name: getattr(self, name) for name in (*shared, "random_state", "progress")}
+        settings = {name: getattr(self, name) for name in LEARNER_SETTINGS}
         self.learners_, notes = {}, {}
         for branch in self._branches():
             learner = PrototypeLearner(branch.alpha, device=self._encoder().device, **settings)
@@ -302,7 +314,7 @@ class Pradot(BaseEstimator):
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
         self.learners_ = {}
         for number, (branch, learnt) in enumerate(zip(branches, config["branches"], strict=True)):
-            learner = PrototypeLearner(branch.alpha, device=encoder.device)
+            learner = PrototypeLearner(branch.alpha, precision=self.precision, device=encoder.device)
             learner.prototypes_ = tensors[f"prototypes.{number}"].to(encoder.device)
             learner.positions_ = tensors[f"positions.{number}"].to(encoder.device)
             learner.grid_shape_ = tuple(learnt["grid_shape"])

@@ -13,9 +13,11 @@ from sklearn.base import BaseEstimator
 from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost
 from pradot.errors import PradotError
 from pradot.progress import progress_bar
-from pradot.transport import sinkhorn
+from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, has_bfloat16, sinkhorn_streamed
+from pradot.transport import SOLVERS, sinkhorn
 
 POSITIONS = ("fixed", "learned")
+STARTS = ("uniform", "images")
 
 
 class Nearest(NamedTuple):
@@ -31,6 +33,19 @@ class Nearest(NamedTuple):
 
     cost: torch.Tensor
     index: torch.Tensor
+
+
+class _Sent(NamedTuple):
+    """What a transport sent to each prototype."""
+
+    features: torch.Tensor  # (m, channels), T^T x
+    positions: torch.Tensor | None  # (m, 2), T^T p
+    received: torch.Tensor | None  # (m,), T^T 1
+    loss: float
+    marginal_error: float
+    n_iter: int
+    scale: CostScale  # largest costs of the batch
+    dual: torch.Tensor | None  # (m,), where the next transport starts
 
 
 class PrototypeLearner(BaseEstimator):
@@ -57,8 +72,20 @@ class PrototypeLearner(BaseEstimator):
         Stop after so many steps, though epochs remain.
     positions : {"fixed", "learned"}
         Whether prototypes keep their places on the grid, or follow the barycentre of the positions they receive.
-    solver : {"kernel", "pot"}
-        See `pradot.transport.sinkhorn`.
+    solver : {"kernel", "pot", "streamed"}
+        ``"kernel"`` and ``"pot"`` make `n_iter` iterations from nothing, as the paper does, see `pradot.transport.sinkhorn`.
+        ``"streamed"`` is the fast one, see `pradot.streaming.sinkhorn_streamed`: each step starts from the prototypes' dual of
+        the step before, divides the feature cost by the largest one of the step before, and stops at `tol`.
+    tol : float
+        L1 error of the prototypes' marginal at which ``"streamed"`` stops, in [0, 2]; the other solvers do not look at it.
+    precision : {"full", "reduced"}
+        Of the matrix products of ``"streamed"`` and of scoring, see `pradot.streaming.BlockCost`. Where the device has no
+        instructions for ``"reduced"`` it is full, which `notes_` says.
+    keep_gb : float
+        Memory for a whole cost in ``"streamed"``, in GB (1e9 bytes); a larger one is made anew in every pass.
+    start : {"uniform", "images"}
+        Features of the prototypes before the first step: random numbers in [0, 1), as in the paper, or the features of
+        randomly chosen training images at each prototype's place.
     random_state : int
         Seed of the random start and of the order of the images.
     device : str
@@ -81,8 +108,8 @@ class PrototypeLearner(BaseEstimator):
     best_step_ : int
         The step after which the kept prototypes were seen.
     history_ : dict of list
-        Per step ``loss`` (<T, M>), ``marginal_error``, ``movement`` (mean over prototypes of 1 - cos between before
-        and after); per epoch ``validation_step``, ``validation_loss``.
+        Per step ``loss`` (<T, M>), ``marginal_error``, ``n_iter``, ``movement`` (mean over prototypes of 1 - cos between
+        before and after); per epoch ``validation_step``, ``validation_loss``.
     notes_ : list of str
         What differs from the asked-for setting, in plain sentences.
 
@@ -91,6 +118,8 @@ class PrototypeLearner(BaseEstimator):
     >>> learner = PrototypeLearner(alpha=0.3).fit(features)  # (n_images, 14, 14, channels)
     >>> learner.nearest(features[:1]).cost.amax()
     """
+
+    _search = None
 
     def __init__(
         self,
@@ -105,6 +134,10 @@ class PrototypeLearner(BaseEstimator):
         max_steps=None,
         positions="fixed",
         solver="kernel",
+        tol=0.01,
+        precision="full",
+        keep_gb=1.0,
+        start="uniform",
         random_state=0,
         device="cpu",
         progress=False,
@@ -119,6 +152,10 @@ class PrototypeLearner(BaseEstimator):
         self.max_steps = max_steps
         self.positions = positions
         self.solver = solver
+        self.tol = tol
+        self.precision = precision
+        self.keep_gb = keep_gb
+        self.start = start
         self.random_state = random_state
         self.device = device
         self.progress = progress
@@ -145,7 +182,7 @@ class PrototypeLearner(BaseEstimator):
         """
         self._check(features)
         self.notes_ = []
-        n_images, height, width, channels = features.shape
+        n_images, height, width = features.shape[:3]
         if validation is None or len(validation) == 0:
             validation = features
             self.notes_.append("no validation images: the best epoch is chosen by the training images' own transport loss")
@@ -159,9 +196,11 @@ class PrototypeLearner(BaseEstimator):
         generator = torch.Generator().manual_seed(self.random_state)  # on the CPU: the same draw on every device
         self.grid_shape_ = (height, width)
         self.positions_ = self._start_positions(height, width).to(self.device)  # (m, 2)
-        z = torch.rand(len(self.positions_), channels, generator=generator).to(self.device)
-        self.prototypes_ = z  # (m, channels)
-        self.history_ = {k: [] for k in ("loss", "marginal_error", "movement", "validation_step", "validation_loss")}
+        self.prototypes_ = self._start_features(features, generator).to(self.device)  # (m, channels)
+        self.history_ = {k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")}
+        self._dual, self._largest = None, None  # of the step before
+        if self.precision != self._precision():
+            self.notes_.append(f"{self.device} has no instructions for bfloat16: products in full precision")
 
         steps_per_epoch = n_images // batch_size
         n_steps = self.n_epochs * steps_per_epoch
@@ -201,17 +240,13 @@ class PrototypeLearner(BaseEstimator):
         scale : CostScale
             The maxima that were used.
         """
-        if features.shape[1:3] != self.grid_shape_ or features.shape[3] != self.prototypes_.shape[1]:
-            raise PradotError(
-                f"feature maps of shape {tuple(features.shape[1:])} do not fit prototypes learned on "
-                f"{(*self.grid_shape_, self.prototypes_.shape[1])} (height, width, channels)"
-            )
+        self._check_shape(features)
         x = features.to(self.device).flatten(0, 2)  # (n_images * height * width, channels)
         grid = grid_positions(*self.grid_shape_, device=self.device)  # (height * width, 2)
         return mix_costs(feature_cost(x, self.prototypes_), spatial_cost(grid, self.positions_), self.alpha, scale)
 
     def nearest(self, features, scale=None):
-        """The cheapest prototype of every patch, image by image.
+        """The cheapest prototype of every patch.
 
         Parameters
         ----------
@@ -224,51 +259,117 @@ class PrototypeLearner(BaseEstimator):
         -------
         Nearest
         """
-        costs, indices = [], []
-        for image in features:
-            M, _ = self.cost(image[None], scale)  # (height * width, m)
-            cost, index = M.min(1)
-            costs.append(cost.view(self.grid_shape_))
-            indices.append(index.view(self.grid_shape_))
-        return Nearest(torch.stack(costs), torch.stack(indices))
+        self._check_shape(features)
+        prototypes = (self.prototypes_, self.positions_)
+        if self._search is None or any(now is not then for now, then in zip(prototypes, self._search[0], strict=True)):
+            search = NearestSearch(*prototypes, self.grid_shape_, self.alpha, precision=self._precision())
+            self._search = prototypes, search  # kept until there are other prototypes
+        search = self._search[1]
+        parts = features.split(1 if scale is None else search.images_at_once())
+        found = [search(part.to(self.device), scale) for part in parts]
+        return Nearest(*(torch.cat(maps) for maps in zip(*found, strict=True)))
 
     def _step(self, features):
         """One training step on a batch (batch, height, width, channels)."""
-        x = features.to(self.device)
-        M, _ = self.cost(x)  # (batch * height * width, m)
-        transport = sinkhorn(M, self.reg, n_iter=self.n_iter, solver=self.solver)
-        m = len(self.prototypes_)
+        sent = self._send(features.to(self.device))
+        if self.solver == "streamed":
+            self._dual, self._largest = sent.dual, sent.scale.feature
         # The weights of the prototypes are 1 / m, so m T^T x is what each receives on average.
-        barycentres = m * transport.push(x.flatten(0, 2))  # (m, channels)
+        barycentres = len(self.prototypes_) * sent.features  # (m, channels)
         moved = self.ema * self.prototypes_ + (1 - self.ema) * barycentres
         similarity = torch.nn.functional.cosine_similarity(moved, self.prototypes_)  # (m,)
-        self.history_["loss"].append(transport.cost(M))
-        self.history_["marginal_error"].append(transport.marginal_error)
+        self.history_["loss"].append(sent.loss)
+        self.history_["marginal_error"].append(sent.marginal_error)
+        self.history_["n_iter"].append(sent.n_iter)
         self.history_["movement"].append((1 - similarity).mean().item())
         self.prototypes_ = moved
         if self.positions == "learned":
-            grid = grid_positions(*self.grid_shape_, device=self.device).repeat(len(x), 1)  # (batch * height * width, 2)
             # Divided by the mass that arrived, which is 1 / m only when Sinkhorn has converged: a mean of places on the unit
             # square stays on it. The scale of features does not matter (cosine), that of positions does.
-            received = transport.push(torch.ones_like(grid[:, :1]))  # (m, 1)
-            self.positions_ = self.ema * self.positions_ + (1 - self.ema) * transport.push(grid) / received
+            self.positions_ = self.ema * self.positions_ + (1 - self.ema) * sent.positions / sent.received[:, None]
+
+    def _precision(self):
+        return self.precision if self.precision == "full" or has_bfloat16(self.device) else "full"
+
+    def _send(self, features):
+        """Transport a batch (batch, height, width, channels) to the prototypes; a `_Sent`."""
+        return (self._send_streamed if self.solver == "streamed" else self._send_dense)(features)
+
+    def _send_dense(self, features):
+        M, scale = self.cost(features)  # (batch * height * width, m)
+        transport = sinkhorn(M, self.reg, n_iter=self.n_iter, solver=self.solver)
+        positions = received = None
+        if self.positions == "learned":
+            grid = grid_positions(*self.grid_shape_, device=self.device).repeat(len(features), 1)  # (batch * height * width, 2)
+            positions, received = transport.push(grid), transport.push(torch.ones_like(grid[:, :1]))[:, 0]
+        x = features.flatten(0, 2)  # (batch * height * width, channels)
+        return _Sent(
+            transport.push(x), positions, received, transport.cost(M), transport.marginal_error, transport.n_iter, scale, None
+        )
+
+    def _send_streamed(self, features):
+        self._check_shape(features)
+        x = by_cell(features)  # (height * width, batch, channels)
+        cost = BlockCost(self.prototypes_, self.positions_, self.grid_shape_, self.alpha, precision=self._precision())
+        # The largest feature cost of the step before: this one's is known only after the pass that needs it.
+        scale = cost.maxima(x) if self._largest is None else CostScale(self._largest, cost.largest_space)
+        cost.scale = scale
+        values = x
+        if self.positions == "learned":
+            places = cost.grid[:, None].expand(-1, len(features), -1)  # (height * width, batch, 2)
+            values = torch.cat([x, places], 2)  # (height * width, batch, channels + 2)
+        sent = sinkhorn_streamed(
+            cost, x, values, self.reg, v=self._dual, tol=self.tol, n_iter=self.n_iter, keep_gb=self.keep_gb
+        )
+        channels = x.shape[2]
+        return _Sent(
+            sent.pushed[:, :channels],
+            sent.pushed[:, channels:],
+            sent.received,
+            sent.loss,
+            sent.marginal_errors[-1],
+            len(sent.marginal_errors),
+            CostScale(sent.largest, scale.space),
+            sent.v,
+        )
 
     def _validate(self, features, batch_size):
         """Mean transport loss over batches of (n_validation, height, width, channels), and the largest costs."""
-        losses, scales = [], []
-        for start in range(0, len(features), batch_size):
-            M, scale = self.cost(features[start : start + batch_size])
-            losses.append(sinkhorn(M, self.reg, n_iter=self.n_iter, solver=self.solver).cost(M))
-            scales.append(scale)
-        return sum(losses) / len(losses), CostScale(*(max(values) for values in zip(*scales, strict=True)))
+        sent = [self._send(part.to(self.device)) for part in features.split(batch_size)]
+        scale = CostScale(*(max(values) for values in zip(*(part.scale for part in sent), strict=True)))
+        return sum(part.loss for part in sent) / len(sent), scale
+
+    def _start_features(self, features, generator):
+        """Features of the prototypes before the first step, (m, channels), on the CPU."""
+        m = len(self.positions_)
+        if self.start == "uniform":
+            return torch.rand(m, features.shape[3], generator=generator)
+        layers = features.flatten(1, 2)  # (n_images, height * width, channels)
+        if self.n_prototypes < 1:
+            cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0]  # (m,)
+            return layers[torch.randint(len(layers), (1,), generator=generator), cells].clone()
+        order = torch.randperm(len(layers), generator=generator)
+        order = order.repeat(-(-int(self.n_prototypes) // len(order)))[: int(self.n_prototypes)]
+        return layers[order].flatten(0, 1)  # (m, channels)
 
     def _start_positions(self, height, width):
         """The grid, repeated or thinned out: (m, 2)."""
-        grid = grid_positions(height, width)  # (height * width, 2)
+        return self._thinned(grid_positions(height, width))
+
+    def _thinned(self, of_cells):
+        """What belongs to the cells (height * width, k) for the prototypes: repeated or thinned out, (m, k)."""
         if self.n_prototypes >= 1:
-            return grid.repeat(int(self.n_prototypes), 1)
+            return of_cells.repeat(int(self.n_prototypes), 1)
         every = round(self.n_prototypes**-0.5)
-        return grid.view(height, width, 2)[::every, ::every].flatten(0, 1)
+        return of_cells.view(*self.grid_shape_, -1)[::every, ::every].flatten(0, 1)
+
+    def _check_shape(self, features):
+        fitted = (*self.grid_shape_, self.prototypes_.shape[1])
+        if tuple(features.shape[1:]) != fitted:
+            raise PradotError(
+                f"feature maps of shape {tuple(features.shape[1:])} do not fit prototypes learned on {fitted} "
+                "(height, width, channels)"
+            )
 
     def _check(self, features):
         check_alpha(self.alpha)
@@ -279,8 +380,17 @@ class PrototypeLearner(BaseEstimator):
             raise PradotError(f"n_prototypes is {n}; give a whole number >= 1, or 1/4, 1/9, 1/16, ... for a coarser grid")
         if not 0 <= self.ema < 1:
             raise PradotError(f"ema is {self.ema}; it must lie in [0, 1), or no prototype ever moves")
-        if self.positions not in POSITIONS:
-            raise PradotError(f"unknown positions {self.positions!r}: choose one of {', '.join(POSITIONS)}")
+        choices = {
+            "positions": POSITIONS,
+            "start": STARTS,
+            "precision": PRECISIONS,
+            "solver": (*SOLVERS, "streamed"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+        if not 0 < self.tol <= 2:
+            raise PradotError(f"tol is {self.tol}; the marginal error at which transport stops must lie in (0, 2]")
         for name in ("n_epochs", "batch_size", "max_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -33,7 +33,7 @@ def started(learner, features, seed=0):
     learner.positions_ = learner._start_positions(height, width)
     generator = torch.Generator().manual_seed(seed)
     learner.prototypes_ = torch.rand(len(learner.positions_), channels, generator=generator)
-    learner.history_ = {"loss": [], "marginal_error": [], "movement": []}
+    learner.history_ = {"loss": [], "marginal_error": [], "n_iter": [], "movement": []}
     return learner
 
 
@@ -363,7 +363,11 @@ def test_nearest_is_the_row_minimum_of_the_cost(features):
         ({"batch_size": 0}, "batch_size"),
         ({"max_steps": 0}, "max_steps"),
         ({"positions": "free"}, "fixed, learned"),
-        ({"solver": "emd"}, "kernel, pot"),
+        ({"solver": "emd"}, "kernel, pot, streamed"),
+        ({"start": "zeros"}, "uniform, images"),
+        ({"precision": "half"}, "full, reduced"),
+        ({"tol": 0}, "tol"),
+        ({"tol": math.nan}, "tol"),
     ],
 )
 def test_settings_out_of_range_are_errors(features, settings, message):

@@ -27,6 +27,10 @@ class Preset:
     batch_size: int = 64  # images a step
     max_steps: int | None = None  # stop after so many steps
     positions: str = "fixed"  # prototypes stay on the grid
+    solver: str = "kernel"  # "streamed": warm-started, stops at `tol`
+    tol: float = 0.01  # marginal error at which the streamed solver stops
+    precision: str = "full"  # of matrix products
+    start: str = "uniform"  # prototypes' features before the first step; "images": those of training images
     validation_fraction: float = 0.2  # of the training images, to choose the best epoch
 
     @property
@@ -58,10 +62,18 @@ PRESETS = {
         ),
         Preset(
             "fast",
-            "the paper's method on the 14 x 14 maps alone, with a fixed scale of the costs, evaluated at the images' own size",
-            branches=tuple(branch for branch in PAPER_BRANCHES if branch.scale == 3),
+            "few steps from a good start: prototypes begin as patches of training images, transport is warm-started and stops "
+            "at a tolerance; a fixed scale of the costs, evaluated at the images' own size",
+            branches=PAPER_BRANCHES,
             scoring="training",
             evaluation_size=None,
+            ema=0.8,
+            batch_size=24,
+            max_steps=6,
+            solver="streamed",
+            tol=0.05,
+            precision="reduced",
+            start="images",
         ),
     )
 }

@@ -105,7 +105,7 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
         raise PradotError(f"preset {preset.name} needs images of {preset.image_size} px; the encoder has {encoder.image_size}")
 
     watch.lap("loading")
-    _reset_peak_memory()
+    reset_peak_memory()
     features = encoder.features(data.train, cache=cache, progress=progress, seconds=seconds)
     watch = Stopwatch(seconds)
     detector = Pradot(encoder, random_state=seed, progress=progress, **preset.detector_settings).fit_features(features)
@@ -145,13 +145,14 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
                 "steps": learner.n_steps_,
                 "best_step": learner.best_step_,
                 "marginal_error": learner.history_["marginal_error"][-1],
+                "iterations": sum(learner.history_["n_iter"]),
                 "validation_loss": min(learner.history_["validation_loss"]),
                 "cost_scale": list(learner.scale_),
             }
             for branch, learner in detector.learners_.items()
         ],
         "seconds": {part: round(seconds.get(part, 0.0), 3) for part in ("loading", "features", "fit", "scoring", "metrics")},
-        "peak_memory_gb": round(_peak_memory_gb(encoder.device), 3),
+        "peak_memory_gb": round(peak_memory_gb(encoder.device), 3),
         "notes": notes,
         "versions": versions(),
         "device": device_name(encoder.device),
@@ -293,14 +294,15 @@ def _plain(settings):
     return json.loads(json.dumps(settings))
 
 
-def _reset_peak_memory():
+def reset_peak_memory():
+    """Forget the largest memory so far; see `peak_memory_gb`."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is that of the whole process so far
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_memory_gb(device):
+def peak_memory_gb(device):
     """Largest memory since the reset in GB (1e9 bytes): of the device with CUDA, else resident memory of the process."""
     if str(device).startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 1e9

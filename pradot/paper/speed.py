@@ -1,0 +1,303 @@
+"""How long things take: a training step by POT's solver, by the faithful and by the fast path, scoring, and a whole fit.
+
+All ratios come from one run. Sizes and channels are always those of ResNet-50 at 224 px (scale 3: 14 x 14 x 1,024; scale 2:
+28 x 28 x 512), 16 prototypes per position, 64 images a step, alpha 0.3, reg 0.01, unless a growth curve varies them.
+"""
+
+import cProfile
+import datetime
+import json
+import pstats
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+
+from pradot.cost import feature_cost
+from pradot.detector import Branch, Pradot
+from pradot.encoder import Encoder, make_encoder
+from pradot.errors import PradotError
+from pradot.files import replacing
+from pradot.paper.datasets import list_categories, load_category
+from pradot.paper.presets import get_preset
+from pradot.paper.runs import device_name, peak_memory_gb, reset_peak_memory, versions
+from pradot.progress import progress_bar
+from pradot.prototypes import PrototypeLearner
+from pradot.streaming import has_bfloat16
+from pradot.transport import sinkhorn
+
+GRIDS = {14: (3, 1024), 28: (2, 512)}  # side of the map: scale, channels
+N_IMAGES = 64
+PAPER = {"n_prototypes": 16, "reg": 0.01, "n_iter": 100, "batch_size": N_IMAGES, "random_state": 0}
+FAST = PAPER | {"solver": "streamed", "tol": 0.01, "precision": "reduced", "start": "images"}
+
+
+def measure(root=None, *, encoder=None, weights=None, quick=False, device="cpu", progress=False):
+    """Measure everything once.
+
+    Parameters
+    ----------
+    root : str or Path, optional
+        Folder of MVTec AD: features are those of its first category by `encoder`, and that category is fitted. None: features
+        are drawn, the drawn data are fitted.
+    encoder, weights : str, optional
+        With `root`: an encoder with the channels of ResNet-50, see `pradot.encoder.make_encoder`; the paper's by default.
+    quick : bool
+        POT's 100 iterations are extrapolated from a few; growth curves have fewer points. Under 5 minutes on 2 cores.
+    device : str
+    progress : bool
+
+    Returns
+    -------
+    dict
+        ``conditions``; ``step_14`` and ``step_28`` (seconds, ratios, memory of one training step); ``score`` (one image by four
+        branches); ``fit``; ``growth`` (seconds of a fast step by batch size, number of prototypes, side of the map);
+        ``profile`` (share of the time by function in a fast 28 x 28 step).
+
+    Raises
+    ------
+    PradotError
+        The encoder has not the channels of ResNet-50, or the data cannot be read.
+    """
+    images = None
+    if root is not None:
+        images = load_category("mvtec_ad", root, list_categories("mvtec_ad", root)[0])
+        backbone = make_encoder(encoder or "auto", weights, device=device)
+        if [backbone.channels[scale] for scale, _ in GRIDS.values()] != [channels for _, channels in GRIDS.values()]:
+            raise PradotError(
+                f"{backbone.name} has {backbone.channels} channels; ratios compare only with those of ResNet-50, "
+                f"{dict(GRIDS.values())}: name one with --encoder, or leave --root away"
+            )
+    else:
+        # Time does not depend on the weights' values.
+        module = timm.create_model("resnet50", pretrained=False, features_only=True, out_indices=(2, 3))
+        backbone = Encoder.from_module(module, "resnet50 with random weights", device=device)
+    with progress_bar(6, "measuring speed", "part", progress) as bar:
+        found = {"conditions": _conditions(backbone, images, quick)}
+        features = _features(backbone, images)
+        learners = {}
+        for side, (scale, _) in GRIDS.items():
+            found[f"step_{side}"], learners[scale] = _step(features[scale], side, quick, device)
+            bar.update()
+        found["profile"] = _profile(learners[2], features[2])
+        bar.update()
+        found["growth"] = _growth(features, quick, device)
+        bar.update()
+        found["score"] = _score(backbone, learners, features, images)
+        bar.update()
+        found["fit"] = _fit(images, device)
+        bar.update()
+    return found
+
+
+def write(found, path):
+    """Write what `measure` found as JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+
+
+def summary_table(found):
+    """What `measure` found beside the targets, as a DataFrame of text: what, measured, target."""
+    steps = {side: found[f"step_{side}"] for side in GRIDS}
+    rows = []
+    for side, step in steps.items():
+        size = f"step {side} x {side}"
+        n = step["pot_iterations_timed"]
+        how = "" if n == 100 else f" (100 iterations extrapolated from {n})"
+        rows += [
+            (f"{size}: POT's solver, s{how}", f"{step['pot_s']:.1f}", ""),
+            (f"{size}: faithful path, s", f"{step['faithful_s']:.2f}", ""),
+            (f"{size}: fast path, s ({step['fast_passes']} passes)", f"{step['fast_s']:.2f}", ""),
+            (f"{size}: the two float32 matrix products, s", f"{step['cost_product_s'] + step['barycentre_product_s']:.2f}", ""),
+            (f"{size}: POT / faithful", f"{step['pot_over_faithful']:.1f}", f">= {10 if side == 14 else 20}"),
+            (f"{size}: POT / fast", f"{step['pot_over_fast']:.0f}", f">= {30 if side == 14 else 100}"),
+            (f"{size}: fast / matrix products", f"{step['fast_over_matmul']:.2f}", "<= 1.0"),
+            (f"{size}: L1 between the plans of POT and faithful", f"{step['l1_between_plans']:.1e}", "< 1e-5"),
+            (
+                f"{size}: peak memory, fast (faithful), GB",
+                f"{step['fast_peak_gb']:.2f} ({step['faithful_peak_gb']:.2f})",
+                "<= 1.5",
+            ),
+        ]
+    rows.append(("one image scored by four branches / encoder alone", f"{found['score']['all_over_encoder']:.2f}", "<= 1.3"))
+    fit = found["fit"]
+    what = f"fit, preset fast, offline encoder, {fit['dataset']} {fit['category']} ({fit['n_images']} images), s"
+    rows.append((what, f"{fit['seconds']:.0f}", "<= 90 (bottle)"))
+    return pd.DataFrame(rows, columns=["what", "measured", "target"])
+
+
+def _conditions(backbone, images, quick):
+    return {
+        "device": device_name(backbone.device),
+        "bfloat16_instructions": has_bfloat16(backbone.device),
+        "encoder": backbone.name,
+        "weights_sha256": backbone.weights_sha256,
+        "features": "drawn" if images is None else f"mvtec_ad {images.name}",
+        "quick": quick,
+        "seed": 0,
+        "versions": versions(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _features(backbone, images):
+    """Feature maps of 128 images, {scale: (128, side, side, channels)}: 64 to train on before, 64 for the step measured."""
+    if images is not None:
+        if len(images.train) < 2 * N_IMAGES:
+            raise PradotError(f"{images.name} has {len(images.train)} training images; {2 * N_IMAGES} are needed to measure")
+        return backbone.features(images.train[: 2 * N_IMAGES])
+    generator = torch.Generator().manual_seed(0)
+    drawn = {}
+    for side, (scale, channels) in GRIDS.items():
+        # Rectified like those of a ResNet, a common part for each place and one of the image's own.
+        common = torch.randn(side, side, channels, generator=generator)
+        own = torch.randn(2 * N_IMAGES, side, side, channels, generator=generator)
+        drawn[scale] = own.mul_(0.7).add_(common).relu_()  # (128, side, side, channels)
+    return drawn
+
+
+def _seconds(work, repeats):
+    """Median time of a piece of work after one run to warm up, seconds."""
+    times = []
+    for k in range(repeats + 1):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if k or not repeats:
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _peak(work, device):
+    """Largest memory of a piece of work above what was held before, GB."""
+    reset_peak_memory()
+    before = peak_memory_gb(device)
+    work()
+    return peak_memory_gb(device) - before
+
+
+def _started(features, device, **settings):
+    """A learner in the middle of training: three fast steps made on other images than the last 64."""
+    learner = PrototypeLearner(0.3, max_steps=3, n_epochs=3, device=device, **FAST | settings)
+    return learner.fit(features[: learner.batch_size], features[:1])
+
+
+def _step(features, side, quick, device):
+    batch = features[-N_IMAGES:].to(device)  # (64, side, side, channels)
+    fast = _started(features, device)
+    faithful = PrototypeLearner(0.3, device=device, **PAPER)
+    faithful.grid_shape_, faithful.positions_ = fast.grid_shape_, fast.positions_
+    faithful.history_ = {name: [] for name in fast.history_}
+    start = fast.prototypes_, fast._dual, fast._largest
+
+    def step(learner):
+        learner.prototypes_, learner._dual, learner._largest = start  # every step is the same one
+        learner._step(batch)
+
+    found = {"fast_peak_gb": _peak(lambda: step(fast), device), "fast_s": _seconds(lambda: step(fast), 3)}
+    found["fast_passes"] = fast.history_["n_iter"][-1]
+    found["fast_marginal_error"] = fast.history_["marginal_error"][-1]
+    found["faithful_peak_gb"] = _peak(lambda: step(faithful), device)
+    found["faithful_s"] = _seconds(lambda: step(faithful), 3 if side == 14 else 0)
+    found["faithful_marginal_error"] = faithful.history_["marginal_error"][-1]
+
+    x = torch.nn.functional.normalize(batch.flatten(0, 2), dim=1)  # (64 * side * side, channels)
+    z = torch.nn.functional.normalize(start[0], dim=1)  # (m, channels)
+    similar = torch.mm(x, z.T)  # (64 * side * side, m)
+    found["cost_product_s"] = _seconds(lambda: torch.mm(x, z.T, out=similar), 2)
+    found["barycentre_product_s"] = _seconds(lambda: torch.mm(similar.T, x), 2)
+    similar = None  # 2.5 GB at 28 x 28
+
+    faithful.prototypes_ = start[0]
+    M, _ = faithful.cost(batch)  # (64 * side * side, m)
+    few = {14: (1, 11), 28: (1, 4)}[side] if quick else (1, 100)
+    times = {}
+    for n_iter in few:
+        begin = time.perf_counter()
+        pot = sinkhorn(M, 0.01, n_iter=n_iter, solver="pot")
+        times[n_iter] = time.perf_counter() - begin
+    kernel = sinkhorn(M, 0.01, n_iter=few[1])
+    found["l1_between_plans"] = sum(
+        (k * u[:, None] * kernel.column_scaling - plan).abs_().sum().item()
+        for k, u, plan in zip(*(part.split(256) for part in (kernel.kernel, kernel.row_scaling, pot.kernel)), strict=True)
+    )
+    found["pot_iterations_timed"] = few[1]
+    per_iteration = (times[few[1]] - times[few[0]]) / (few[1] - few[0])
+    # The rest of POT's step is that of the faithful one: cost, barycentres, moving.
+    around = _seconds(lambda: feature_cost(x, z), 0) + found["barycentre_product_s"]
+    found["pot_s"] = times[few[0]] + per_iteration * (100 - few[0]) + around
+    found["pot_over_faithful"] = found["pot_s"] / found["faithful_s"]
+    found["pot_over_fast"] = found["pot_s"] / found["fast_s"]
+    found["fast_over_matmul"] = found["fast_s"] / (found["cost_product_s"] + found["barycentre_product_s"])
+    return found, fast
+
+
+def _profile(learner, features):
+    """Share of the time of a fast step by function, largest first."""
+    batch = features[-N_IMAGES:].to(learner.device)
+    profiler = cProfile.Profile()
+    profiler.runcall(learner._step, batch)
+    spent = {}
+    for (_, _, function), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():
+        name = function.removeprefix("<built-in method ").removeprefix("<method '").split(" ")[0].strip(">'")
+        spent[name] = spent.get(name, 0.0) + own
+    total = sum(spent.values())
+    return {name: round(own / total, 4) for name, own in sorted(spent.items(), key=lambda item: -item[1])[:10]}
+
+
+def _growth(features, quick, device):
+    """Seconds of a fast step when one size varies and the others stay at 14 x 14, 16 per position, 64 images."""
+
+    def seconds(maps, **settings):
+        learner = _started(maps, device, **settings)
+        batch = maps[-learner.batch_size :]
+        return _seconds(lambda: learner._step(batch), 1)
+
+    by_side = {}
+    for side in (7, 14, 21) if quick else (7, 14, 21, 28, 42):
+        maps = features[3][:N_IMAGES].permute(0, 3, 1, 2)  # (64, channels, 14, 14)
+        maps = torch.nn.functional.interpolate(maps, size=(side, side), mode="bilinear")  # (64, channels, side, side)
+        by_side[side] = seconds(maps.permute(0, 2, 3, 1).contiguous())
+    return {
+        "batch_size": {N_IMAGES // part: seconds(features[3], batch_size=N_IMAGES // part) for part in (8, 4, 2, 1)},
+        "n_prototypes": {n: seconds(features[3], n_prototypes=n) for n in (1, 4, 16)},
+        "side": by_side,
+    }
+
+
+def _score(backbone, learners, features, images):
+    """One image by four branches, from the image to its score, against the encoder alone."""
+    image = (np.random.default_rng(0).random((512, 512, 3)) * 255).astype(np.uint8)
+    if images is not None:
+        image = images.test[0].path
+    detector = Pradot(backbone, scoring="training")
+    detector.learners_ = {}
+    for scale, fitted in learners.items():
+        for alpha in (0.0, 0.3):
+            learner = PrototypeLearner(alpha, precision="reduced", device=fitted.device)
+            learner.prototypes_, learner.positions_ = fitted.prototypes_, fitted.positions_
+            learner.grid_shape_, learner.scale_ = fitted.grid_shape_, fitted.scale_
+            detector.learners_[Branch(scale, alpha)] = learner
+    found = {
+        "encoder_s": _seconds(lambda: backbone.features([image]), 9),
+        "all_s": _seconds(lambda: detector.anomaly_scores([image]), 9),
+    }
+    return found | {"all_over_encoder": found["all_s"] / found["encoder_s"]}
+
+
+def _fit(images, device):
+    """From image files to a saved model: preset fast, offline encoder."""
+    with tempfile.TemporaryDirectory() as folder:
+        if images is None:
+            images = load_category("drawn", folder, list_categories("drawn", folder)[0])
+        start = time.perf_counter()
+        detector = Pradot(Encoder(device=device), **get_preset("fast").detector_settings).fit(images.train)
+        detector.save(Path(folder) / "model")
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "dataset": images.dataset, "category": images.name, "n_images": len(images.train)}

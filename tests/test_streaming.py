@@ -1,0 +1,284 @@
+"""Block by block: the same cost, the same iterates and the same nearest prototypes as with whole matrices."""
+
+import math
+
+import ot
+import pytest
+import torch
+
+from pradot import CostScale, PradotError, PrototypeLearner, feature_cost, grid_positions, mix_costs, sinkhorn, spatial_cost
+from pradot.streaming import BlockCost, NearestSearch, by_cell, sinkhorn_streamed
+
+SCALE = CostScale(0.8, 1.2)
+
+
+def drawn(*shape, seed=0, dtype=torch.float64):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def problem(alpha, *, batch=3, shape=(5, 4), n=3, channels=6, precision="full", dtype=torch.float64, free=False):
+    """Feature maps, their cost by blocks, and the same cost as one matrix with rows in the order of the blocks."""
+    features = drawn(batch, *shape, channels, dtype=dtype)
+    positions = grid_positions(*shape, dtype=dtype).repeat(n, 1)  # (m, 2)
+    if free:
+        positions = drawn(len(positions), 2, seed=2, dtype=dtype)
+    prototypes = drawn(len(positions), channels, seed=1, dtype=dtype)
+    cost = BlockCost(prototypes, positions, shape, alpha, precision=precision)
+    cost.scale = SCALE
+    x = by_cell(features)  # (height * width, batch, channels)
+    c_feat = feature_cost(x.flatten(0, 1), prototypes)
+    c_space = spatial_cost(grid_positions(*shape, dtype=dtype), positions).repeat_interleave(batch, 0)
+    return features, x, cost, mix_costs(c_feat, c_space, alpha, SCALE)[0]
+
+
+def cut(monkeypatch, step):
+    """Blocks of so many cells."""
+    blocks = lambda self, batch: [slice(k, min(k + step, len(self.grid))) for k in range(0, len(self.grid), step)]  # noqa: E731
+    monkeypatch.setattr(BlockCost, "blocks", blocks)
+
+
+def whole(cost, x):
+    return torch.cat([cost.mix(cost.features(x[cells].flatten(0, 1)), cells).clone() for cells in cost.blocks(x.shape[1])])
+
+
+# Cost
+
+
+def test_rows_go_cell_by_cell():
+    features = drawn(3, 2, 4, 5)
+    x = by_cell(features)
+    assert x.shape == (8, 3, 5)
+    assert torch.equal(x[6, 1], features[1, 1, 2])
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("step", [1, 3, 20])
+def test_blocks_are_the_mixed_cost(monkeypatch, alpha, step, free):
+    cut(monkeypatch, step)
+    _, x, cost, M = problem(alpha, free=free)
+    torch.testing.assert_close(whole(cost, x), M, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("batch", "m_per_cell"), [(1, 1), (2, 3), (7, 2)])
+def test_blocks_are_every_cell_once_and_bounded(batch, m_per_cell):
+    _, _, cost, _ = problem(0.3, batch=batch, shape=(40, 50), n=m_per_cell)
+    slices = cost.blocks(batch)
+    assert [cell for cells in slices for cell in range(cells.start, cells.stop)] == list(range(2000))
+    assert all((cells.stop - cells.start) * batch * len(cost) <= 6 * 2**20 for cells in slices)
+
+
+def test_reduced_precision_rounds_vectors_and_costs_but_no_cosines():
+    x = drawn(300, 256, dtype=torch.float32) + 3 * drawn(300, 1, seed=1, dtype=torch.float32)
+    z = x[:20] + 0.05 * drawn(20, 256, seed=2, dtype=torch.float32)
+    exact = feature_cost(x, z)
+    rounded = BlockCost(z, torch.zeros(20, 2), (5, 4), 0.0, precision="reduced").features(x)
+    error, small = (rounded - exact).abs(), exact < 0.01
+    assert 0 < error.max() and (error <= 2**-8 * exact + 2**-10).all()
+    assert error[small].max() < 0.5 * ((1 - exact).bfloat16().float() - (1 - exact)).abs()[small].max()
+
+
+def test_maxima_are_those_of_all_pairs(monkeypatch):
+    cut(monkeypatch, 3)
+    _, x, cost, _ = problem(0.3)
+    found = cost.maxima(x)
+    assert found.feature == pytest.approx(feature_cost(x.flatten(0, 1), cost.unit).max().item(), rel=1e-12)
+    assert found.space == pytest.approx(math.sqrt(2))
+
+
+# Transport
+
+
+def pot_from(M, v, reg, n_iter):
+    """POT's plan after so many iterations from the rows' dual that belongs to v."""
+    a, b = M.new_full((len(M),), 1 / len(M)), M.new_full((M.shape[1],), 1 / M.shape[1])
+    u = a.log() - (v - M / reg).logsumexp(1)
+    if n_iter == 0:
+        return (u[:, None] + v - M / reg).exp()
+    return ot.bregman.sinkhorn(a, b, M, reg, "sinkhorn_log", numItermax=n_iter, stopThr=0, warn=False, warmstart=(u, v))
+
+
+@pytest.mark.parametrize("keep_gb", [0, 1])
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("passes", [1, 2, 3, 10])
+def test_passes_make_the_iterates_of_pot(monkeypatch, alpha, passes, keep_gb):
+    cut(monkeypatch, 3)
+    _, x, cost, M = problem(alpha)
+    v, values = 3 * drawn(len(cost), seed=7), drawn(20, 3, 4, seed=8)
+    plan = pot_from(M, v, 0.05, passes - 1)
+    result = sinkhorn_streamed(cost, x, values, 0.05, v=v, tol=1e-9, n_iter=passes, keep_gb=keep_gb)
+    torch.testing.assert_close(result.received, plan.sum(0), atol=1e-12, rtol=0)
+    torch.testing.assert_close(result.pushed, plan.T @ values.flatten(0, 1), atol=1e-12, rtol=0)
+    assert result.loss == pytest.approx((plan * M).sum().item(), abs=1e-12)
+    assert len(result.marginal_errors) == passes
+    assert result.marginal_errors[-1] == pytest.approx((plan.sum(0) - 1 / len(cost)).abs().sum().item(), abs=1e-12)
+    assert result.largest == pytest.approx(cost.maxima(x).feature)
+    # The dual is that of the iteration to come.
+    following = pot_from(M, result.v, 0.05, 0)
+    torch.testing.assert_close(following, pot_from(M, v, 0.05, passes), atol=1e-12, rtol=0)
+
+
+def test_it_ends_where_the_kernel_solver_ends():
+    _, x, cost, M = problem(0.3)
+    plan = sinkhorn(M, 0.05, n_iter=3000).plan
+    result = sinkhorn_streamed(cost, x, reg=0.05, tol=1e-10, n_iter=3000)
+    assert len(result.marginal_errors) < 3000
+    torch.testing.assert_close(result.pushed, plan.T @ x.flatten(0, 1), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("tol", [0.3, 0.05, 0.001])
+def test_it_stops_at_the_tolerance_and_not_before(tol):
+    _, x, cost, _ = problem(0.3)
+    errors = sinkhorn_streamed(cost, x, reg=0.02, tol=tol, n_iter=2000).marginal_errors
+    assert errors[-1] <= tol
+    # A pass that was good enough but had not pushed the values is followed by one more.
+    assert all(error > tol for error in errors[:-2])
+    capped = sinkhorn_streamed(cost, x, reg=0.02, tol=1e-12, n_iter=4)
+    assert len(capped.marginal_errors) == 4 and capped.pushed is not None
+
+
+def test_a_dual_from_nearly_the_same_problem_saves_passes():
+    _, x, cost, _ = problem(0.3, batch=8)
+    cold = sinkhorn_streamed(cost, x, reg=0.02, tol=0.01, n_iter=1000)
+    moved = BlockCost(cost.unit + 0.002 * drawn(len(cost), 6, seed=9), cost.positions, (5, 4), 0.3)
+    moved.scale = SCALE
+    warm = sinkhorn_streamed(moved, x, reg=0.02, v=cold.v, tol=0.01, n_iter=1000)
+    assert len(warm.marginal_errors) <= 3 < 10 < len(cold.marginal_errors)
+
+
+@pytest.mark.parametrize("reg", [0.001, 0.01, 1.0])
+def test_prototypes_that_nothing_reaches_in_float32_are_filled_all_the_same(reg):
+    _, x, cost, _ = problem(0.0, dtype=torch.float32)
+    v = torch.zeros(len(cost))
+    v[:5] = -1000.0  # exp(-1000) is 0
+    result = sinkhorn_streamed(cost, x, reg=reg, v=v, tol=0.02, n_iter=5000)
+    assert torch.isfinite(result.pushed).all() and torch.isfinite(result.v).all()
+    assert result.marginal_errors[0] > 0.15 and result.marginal_errors[-1] <= 0.02
+
+
+def test_reduced_precision_gives_nearly_the_same_barycentres():
+    full, reduced = (
+        sinkhorn_streamed(problem(0.3, precision=p, dtype=torch.float32)[2], problem(0.3, dtype=torch.float32)[1], tol=0.01)
+        for p in ("full", "reduced")
+    )
+    difference = (full.pushed - reduced.pushed).norm() / full.pushed.norm()
+    assert 0 < difference < 0.02
+    assert reduced.loss == pytest.approx(full.loss, rel=0.02)
+
+
+def test_nothing_larger_than_a_block_is_held(monkeypatch):
+    cut(monkeypatch, 2)
+    _, x, cost, _ = problem(0.3)
+    sinkhorn_streamed(cost, x, keep_gb=0, n_iter=3)
+    assert set(cost._buffers) == {"cost", "T"}
+    assert all(buffer.numel() == 2 * 3 * len(cost) for buffer in cost._buffers.values())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_cost_that_is_not_finite_is_an_error(bad):
+    _, x, cost, _ = problem(0.3)
+    x[3, 1, 2] = bad
+    with pytest.raises(PradotError, match="NaN or infinity"):
+        sinkhorn_streamed(cost, x, n_iter=2)
+
+
+# Training
+
+
+def feature_maps(n=6, height=4, width=4, channels=5, seed=0):
+    places = drawn(height, width, channels, seed=99, dtype=torch.float32) ** 4
+    return places + 0.05 * drawn(n, height, width, channels, seed=seed, dtype=torch.float32)
+
+
+def quick(alpha=0.3, **settings):
+    defaults = {"n_prototypes": 2, "n_epochs": 3, "batch_size": 3, "reg": 0.05, "n_iter": 2000, "solver": "streamed"}
+    return PrototypeLearner(alpha, **defaults | settings)
+
+
+@pytest.mark.parametrize("positions", ["fixed", "learned"])
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_a_converged_step_is_that_of_the_dense_solver(alpha, positions):
+    features = feature_maps()
+    settings = {"max_steps": 1, "ema": 0.5, "positions": positions, "tol": 1e-5}
+    dense, streamed = (quick(alpha, solver=solver, **settings).fit(features) for solver in ("kernel", "streamed"))
+    torch.testing.assert_close(streamed.prototypes_, dense.prototypes_, atol=1e-4, rtol=0)
+    torch.testing.assert_close(streamed.positions_, dense.positions_, atol=1e-4, rtol=0)
+    assert streamed.history_["loss"] == pytest.approx(dense.history_["loss"], abs=1e-5)
+
+
+def test_training_ends_as_low_as_with_the_dense_solver():
+    features, held_out = feature_maps(9), feature_maps(4, seed=1)
+    dense, streamed = (
+        quick(solver=solver, n_epochs=15, n_iter=100).fit(features, held_out).history_["validation_loss"][-1]
+        for solver in ("kernel", "streamed")
+    )
+    assert streamed == pytest.approx(dense, rel=0.03)
+
+
+def test_every_step_reaches_the_tolerance_and_later_ones_need_few_passes():
+    history = quick(tol=0.02, n_epochs=20).fit(feature_maps(12), feature_maps(3, seed=2)).history_
+    assert max(history["marginal_error"]) <= 0.02
+    assert sum(history["n_iter"][-10:]) / 10 < 0.5 * history["n_iter"][0]
+
+
+def test_same_seed_same_bytes():
+    one, two = (quick(start="images", precision="reduced").fit(feature_maps()) for _ in range(2))
+    assert torch.equal(one.prototypes_, two.prototypes_) and one.history_ == two.history_
+
+
+@pytest.mark.parametrize(("n_prototypes", "n_images"), [(1, 5), (3, 5), (4, 2), (1 / 4, 5)])
+def test_a_start_from_images_takes_embeddings_of_the_prototypes_own_places(n_prototypes, n_images):
+    features = feature_maps(n_images)
+    learner = quick(n_prototypes=n_prototypes, start="images", max_steps=1, ema=1 - 1e-12).fit(features)
+    grid = grid_positions(4, 4)
+    for z, position in zip(learner.prototypes_, learner.positions_, strict=True):
+        cell = int((grid - position).norm(dim=1).argmin())
+        assert (features.flatten(1, 2)[:, cell] - z).abs().amax(1).min() < 1e-6
+    layers = learner.prototypes_.view(max(1, int(n_prototypes)), -1)
+    assert len(layers.unique(dim=0)) == min(len(layers), n_images)  # no image twice before all have been taken
+
+
+# Search
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [(5, 4), (1, 6), (14, 3), (1, 1)])
+def test_the_search_finds_the_minimum(alpha, shape, free):
+    features, _, cost, M = problem(alpha, shape=shape, free=free)
+    found, index = NearestSearch(cost.unit, cost.positions, shape, alpha)(features, SCALE)
+    expected = M.view(-1, 3, M.shape[1]).permute(1, 0, 2)  # (batch, height * width, m)
+    torch.testing.assert_close(found.flatten(1), expected.amin(2), atol=1e-12, rtol=0)
+    torch.testing.assert_close(expected.gather(2, index.flatten(1)[..., None])[..., 0], expected.amin(2), atol=1e-12, rtol=0)
+
+
+def test_the_search_skips_what_cannot_win(monkeypatch):
+    shape = (14, 14)
+    features = feature_maps(2, *shape)
+    positions = grid_positions(*shape).repeat(2, 1)
+    prototypes = feature_maps(2, *shape, seed=3).flatten(0, 2)
+    pairs, original = [], BlockCost.features
+
+    def counted(self, x, columns=slice(None)):
+        found = original(self, x, columns)
+        pairs.append(found.numel())
+        return found
+
+    monkeypatch.setattr(BlockCost, "features", counted)
+    NearestSearch(prototypes, positions, shape, 0.3)(features, CostScale(1.0, math.sqrt(2)))
+    assert sum(pairs) < 0.5 * 2 * 196 * len(prototypes)
+
+
+def test_a_search_in_reduced_precision_gives_exact_costs_of_nearly_the_cheapest():
+    features, _, cost, M = problem(0.3, dtype=torch.float32)
+    found, index = NearestSearch(cost.unit, cost.positions, (5, 4), 0.3, precision="reduced")(features, SCALE)
+    expected = M.view(-1, 3, M.shape[1]).permute(1, 0, 2)  # (batch, height * width, m)
+    torch.testing.assert_close(found.flatten(1), expected.gather(2, index.flatten(1)[..., None])[..., 0], atol=1e-6, rtol=0)
+    assert (found.flatten(1) - expected.amin(2)).amax() < 0.01
+
+
+def test_without_a_scale_each_call_takes_its_own_maxima():
+    features, _, cost, _ = problem(0.3)
+    search = NearestSearch(cost.unit, cost.positions, (5, 4), 0.3)
+    own = cost.maxima(by_cell(features))
+    torch.testing.assert_close(search(features)[0], search(features, own)[0])
