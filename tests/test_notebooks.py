@@ -20,6 +20,7 @@ NAMES = [
     "05_alpha",
     "06_benchmark",
     "07_tables",
+    "08_speed",
 ]
 
 

@@ -15,7 +15,7 @@ from pradot.errors import PradotError
 from pradot.paper.datasets import list_categories, load_category
 from pradot.paper.runs import device_name, versions
 
-PATH_PARAMETERS = ("root", "weights", "runs", "tables")
+PATH_PARAMETERS = ("root", "weights", "runs", "tables", "real_root")
 """Notebook parameters that are paths."""
 
 
@@ -199,7 +199,7 @@ def _from_here(name, value):
     """A parameter that is a path, made absolute: kernels run in notebooks/, not where the user stands."""
     if name in PATH_PARAMETERS and value not in (None, ""):
         return str(Path(str(value)).absolute())
-    if name == "encoder" and ":" in str(value):
+    if name in ("encoder", "real_encoder") and ":" in str(value):
         file, _, function = str(value).rpartition(":")
         return f"{Path(file).absolute()}:{function}"
     return value
