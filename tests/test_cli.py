@@ -1,4 +1,5 @@
 import csv
+import re
 
 import nbformat
 import pytest
@@ -132,6 +133,21 @@ def test_notebooks_run_in_order_with_their_parameters(project, capsys):
     assert all(line.endswith(" s") for line in lines)
     executed = nbformat.read(project / "done" / "00_first.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "0.001\n"
+
+
+def test_one_line_per_notebook_and_no_bar_in_it(project, capfd, monkeypatch):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # with it, a kernel leaves the terminal's stderr alone anyway
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    path = project / "notebooks" / "00_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell("import sys\nprint('the bar', file=sys.__stderr__, flush=True)"))
+    nbformat.write(notebook, path)
+    assert main(["notebooks", "00", "--out", "done"]) == 0
+    printed = capfd.readouterr()
+    assert "the bar" in printed.err
+    assert re.fullmatch(r"00_first \.\.\. \r00_first \.\.\. \d+ s\n", printed.out)  # written anew where a bar was
+    executed = nbformat.read(project / "done" / "00_first.ipynb", as_version=4)
+    assert not any(cell.outputs for cell in executed.cells if "the bar" in cell.source)
 
 
 def test_notebooks_stop_at_the_first_failure_naming_notebook_and_cell(project, capsys):

@@ -1,5 +1,6 @@
 """The notebooks as they are committed. That they run is what `make tables` shows."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def test_code_of_notebook_compiles(path):
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
         if cell.cell_type == "code" and not cell.source.startswith(("%", "!")):
             compile(cell.source, f"{path.stem}, cell {number}", "exec")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_takes_long_shows_its_progress(path):
+    """Fits, runs and features ask for a bar, which shows itself after 2 seconds."""
+    source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    for call in calls:
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        if name in ("features", "run", "Pradot", "PrototypeLearner"):
+            keywords = {keyword.arg for keyword in call.keywords}  # None: settings by **
+            assert keywords & {"progress", None}, f"{path.stem}: no progress=True in {ast.unparse(call)}"
 
 
 @pytest.fixture
