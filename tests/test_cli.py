@@ -70,6 +70,8 @@ def test_one_category_alone(here):
         (["run", "--dataset", "mvtec_ad", "--root", "data", "--encoder", "resnet5000"], "resnet5000"),
         (["run", "--dataset", "mvtec_ad", "--root", "data", "--encoder", "no.py:build"], "no.py"),
         (["run", "--dataset", "mvtec_ad", "--root", "data", "--category", "own", "--max-steps", "0"], "max_steps"),
+        (["run", "--dataset", "mvtec_ad", "--root", "data", "--out", "tiny.py"], "Not a directory"),
+        (["run", "--dataset", "mvtec_ad", "--root", "data", "--save-model", "runs/models"], "name one outside"),
         (["tables", "--runs", "nowhere"], "no folder of run records"),
         (["predict", "--model", "nowhere", "--images", "data/own/test/good", "--out", "o"], "no model in nowhere"),
         (["predict", "--model", "nowhere", "--images", "empty", "--out", "o"], "empty"),
