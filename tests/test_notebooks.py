@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -48,6 +49,13 @@ def test_what_takes_long_shows_its_progress(path):
         if name in ("features", "run", "Pradot", "PrototypeLearner"):
             keywords = {keyword.arg for keyword in call.keywords}  # None: settings by **
             assert keywords & {"progress", None}, f"{path.stem}: no progress=True in {ast.unparse(call)}"
+
+
+def test_every_committed_figure_is_made_by_a_notebook():
+    sources = "\n".join(cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells)
+    made = set(re.findall(r'save_figure\(fig, "([^"]+)"', sources))
+    assert sources.count("save_figure(") == len(made)  # each under a name of its own
+    assert {path.stem for path in (FOLDER.parent / "figures").glob("*.png")} <= made
 
 
 @pytest.fixture
