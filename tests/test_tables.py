@@ -131,7 +131,7 @@ def test_conditions_are_those_of_all_rows_of_the_table_and_of_no_others(tmp_path
     assert list(rows) == ["mvtec_ad-paper-resnet50.a1_in1k", "mvtec_ad-paper-resnet50.a1_in1k-cdcdcdcd"]
     said = conditions(rows["mvtec_ad-paper-resnet50.a1_in1k"])
     for part in (
-        "resnet50.a1_in1k (file r50, weights' sha256 abababababab) and resnet50.a1_in1k (timm, weights' sha256 abababababab);",
+        "resnet50.a1_in1k (file r50, sha256 abababababab) and resnet50.a1_in1k (timm, sha256 abababababab);",
         "images of 700x700, 900x900 px seen by the encoder at 224 x 224 and 256 x 256;",
         "evaluated at 224 x 224 and the images' own size;",
         "60 to 150 steps of at most 8 to 64 images;",

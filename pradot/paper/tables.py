@@ -147,8 +147,7 @@ def conditions(rows):
     versions = [f"{name} {_every(r['versions'][name] for r in records)}" for name in ("pradot", "torch", "timm")]
     parts = [
         f"preset {_every(record['label'] for record in records)}",
-        "encoder "
-        + _every(f"{e['name']} ({e['weights_source']}, weights' sha256 {e['weights_sha256'][:12]})" for e in encoders),
+        "encoder " + _every(f"{e['name']} ({e['weights_source']}, sha256 {e['weights_sha256'][:12]})" for e in encoders),
         f"images of {', '.join(shapes[:3])}{' and others' if len(shapes) > 3 else ''} px "
         "seen by the encoder at " + _every("{image_size} x {image_size}".format(**encoder) for encoder in encoders),
         "evaluated at " + _every(f"{size} x {size}" if size else "the images' own size" for size in sizes),
