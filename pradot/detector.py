@@ -102,7 +102,7 @@ class Pradot(BaseEstimator):
         solver="kernel",
         tol=0.01,
         precision="full",
-        keep_gb=1.0,
+        keep_gb=1.3,
         start="uniform",
         validation_fraction=0.2,
         scoring="training",

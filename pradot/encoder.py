@@ -82,7 +82,9 @@ class Encoder:
         if ":" in name:
             if weights is not None:
                 raise PradotError(f"--weights goes with a timm backbone; {name} brings its own weights")
-            module, source = _call_function(name), f"made by {Path(name).name}"
+            module = _call_function(name)
+            code = hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest()
+            source = f"made by {Path(name).name}, code {code[:12]}"
             name = Path(name).name
             by_stride = True
             mean, std = getattr(module, "mean", IMAGENET_DEFAULT_MEAN), getattr(module, "std", IMAGENET_DEFAULT_STD)

@@ -82,7 +82,7 @@ class PrototypeLearner(BaseEstimator):
         Of the matrix products of ``"streamed"`` and of scoring, see `pradot.streaming.BlockCost`. Where the device has no
         instructions for ``"reduced"`` it is full, which `notes_` says.
     keep_gb : float
-        Memory for a whole cost in ``"streamed"``, in GB (1e9 bytes); a larger one is made anew in every pass.
+        Memory for a whole feature cost in ``"streamed"``, in GB (1e9 bytes); a larger one is made anew in every pass.
     start : {"uniform", "images"}
         Features of the prototypes before the first step: random numbers in [0, 1), as in the paper, or the features of
         randomly chosen training images at each prototype's place.
@@ -136,7 +136,7 @@ class PrototypeLearner(BaseEstimator):
         solver="kernel",
         tol=0.01,
         precision="full",
-        keep_gb=1.0,
+        keep_gb=1.3,
         start="uniform",
         random_state=0,
         device="cpu",

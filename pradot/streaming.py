@@ -111,21 +111,19 @@ class BlockCost:
         Returns
         -------
         Tensor of shape (k, n_columns)
-            Overwritten by the next call.
+            bfloat16 in reduced precision. Overwritten by the next call.
         """
         x, z = self._operand(normalize(x, dim=1)), self._z[columns]
-        cost = self.buffer("cost", (len(x), len(z)))
-        if self.precision == "reduced":
-            return cost.copy_(torch.mm(x, z.T, out=self.buffer("rounded", cost.shape, torch.bfloat16)))
-        return torch.mm(x, z.T, out=cost).add_(1)
+        c_feat = torch.mm(x, z.T, out=self.buffer("c_feat", (len(x), len(z)), x.dtype))
+        return c_feat if self.precision == "reduced" else c_feat.add_(1)
 
     def mix(self, c_feat, cells, columns=slice(None), rows=None):
-        """Weight the feature cost, in place, and add the weighted spatial cost.
+        """The mixed cost: the weighted feature cost, and the weighted spatial cost added.
 
         Parameters
         ----------
         c_feat : Tensor of shape (n_cells * batch, n_columns), or (n_rows, n_columns) with `rows`
-            See `features`. **Overwritten** with the mix.
+            See `features`.
         cells : slice
         columns : slice
             Which prototypes.
@@ -135,15 +133,16 @@ class BlockCost:
         Returns
         -------
         Tensor of the same shape
+            Overwritten by the next call.
         """
-        c_feat.mul_(self.feature_weight)
+        M = self.buffer("M", c_feat.shape).copy_(c_feat).mul_(self.feature_weight)
         if self.space_weight:
             c_space = self._table[cells].index_select(1, self._place[columns]).mul_(self.space_weight)  # (n_cells, n_columns)
             if rows is None:
-                c_feat.view(len(c_space), -1, c_space.shape[1]).add_(c_space[:, None])  # (n_cells, batch, n_columns)
+                M.view(len(c_space), -1, c_space.shape[1]).add_(c_space[:, None])  # (n_cells, batch, n_columns)
             else:
-                c_feat += c_space[rows]
-        return c_feat
+                M += c_space[rows]
+        return M
 
     def maxima(self, x):
         """Largest feature and spatial cost between embeddings (height * width, batch, channels) and all prototypes."""
@@ -225,7 +224,7 @@ class StreamedTransport(NamedTuple):
     largest: float
 
 
-def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, tol=0.01, n_iter=100, keep_gb=1.0):
+def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, tol=0.01, n_iter=100, keep_gb=1.3):
     """Entropic optimal transport until the marginals are near enough, in passes over blocks of rows.
 
     Each pass makes the embeddings' marginal exact and measures the prototypes'. From ``v`` of a similar problem one to three
@@ -248,7 +247,8 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, tol=0.01, n_ite
     n_iter : int
         Stop after so many passes at the latest.
     keep_gb : float
-        When the whole cost takes no more than so many GB it is kept for the passes after the first.
+        When the whole feature cost, in bfloat16 in reduced precision, takes no more than so many GB (1e9 bytes) it is kept
+        for the passes after the first, which then need no large product but the last one.
 
     Returns
     -------
@@ -260,7 +260,9 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, tol=0.01, n_ite
         The cost is not finite.
     """
     m, values = len(cost), x if values is None else values
-    kept = {} if x.shape[0] * x.shape[1] * m * x.element_size() <= keep_gb * 1e9 else None
+    kept = (
+        {} if x.shape[0] * x.shape[1] * m * (2 if cost.precision == "reduced" else x.element_size()) <= keep_gb * 1e9 else None
+    )
     expected = 0.0 if v is not None else math.inf  # error after the coming pass, as far as one can tell before
     v = x.new_zeros(m) if v is None else v
     errors, largest = [], []
@@ -290,14 +292,14 @@ def _pass(cost, x, values, reg, v, kept, largest):
         pushed = x.new_zeros(len(v), values.shape[2])
     for cells in cost.blocks(x.shape[1]):
         if kept and cells.start in kept:
-            M = kept[cells.start]
+            c_feat = kept[cells.start]
         else:
             c_feat = cost.features(x[cells].flatten(0, 1))  # (n_cells * batch, m)
             if isinstance(largest, list):
                 largest.append(c_feat.amax())
-            M = cost.mix(c_feat, cells)
             if kept is not None:
-                M = kept[cells.start] = M.clone()
+                kept[cells.start] = c_feat.clone()
+        M = cost.mix(c_feat, cells)
         T = torch.add(v, M, alpha=-1 / reg, out=cost.buffer("T", M.shape))  # (n_cells * batch, m)
         torch.softmax(T, 1, out=T)
         received += T.sum(0)

@@ -1,10 +1,13 @@
 """What several test files share: an encoder of a few thousand weights, and drawn images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from pradot import Encoder
+from pradot.paper.presets import PRESETS
 
 # The arrays of the tests are small: on a busy machine threads wait for each other ten times longer than they work.
 torch.set_num_threads(1)
@@ -46,3 +49,11 @@ def draw_images(n, seed, shape=(64, 64)):
 @pytest.fixture(scope="session")
 def draw():
     return draw_images
+
+
+@pytest.fixture(scope="module")
+def few_prototypes():
+    """Preset fast with one prototype per position: the same way through the program in a fraction of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "fast", replace(PRESETS["fast"], n_prototypes=1))
+        yield

@@ -1,5 +1,6 @@
 import csv
 import os
+import re
 
 import nbformat
 import numpy as np
@@ -16,6 +17,8 @@ from pradot.encoder import OFFLINE_ENCODER, default_encoder, make_encoder
 from pradot.images import find_images
 from pradot.paper import notebooks, runs
 from pradot.paper.runs import read_records
+
+pytestmark = pytest.mark.usefixtures("few_prototypes")
 
 
 @pytest.fixture
@@ -96,6 +99,8 @@ def test_one_category_alone(here):
         (["run", "--dataset", "mvtec_ad", "--root", "data", "--encoder", "no.py:build"], "no.py"),
         (["run", "--dataset", "drawn", "--device", "foo"], "device 'foo' (Expected one of cpu"),
         (["run", "--dataset", "drawn", "--device", "cpu:x"], "Devices found: cpu"),
+        (["run", "--dataset", "mvtec_ad", "--root", "data", "--out", "tiny.py"], "Not a directory"),
+        (["run", "--dataset", "mvtec_ad", "--root", "data", "--save-model", "runs/models"], "name one outside"),
         (["tables", "--runs", "nowhere"], "no folder of run records"),
         (["predict", "--model", "nowhere", "--images", "data/own/test/good", "--out", "o"], "no model in nowhere"),
         (["predict", "--model", "nowhere", "--images", "empty", "--out", "o"], "empty"),
@@ -208,6 +213,21 @@ def test_notebooks_run_in_order_with_their_parameters(project, capsys):
     assert all(line.endswith(" s") for line in lines)
     executed = nbformat.read(project / "done" / "00_first.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "0.001\n"
+
+
+def test_one_line_per_notebook_and_no_bar_in_it(project, capfd, monkeypatch):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # with it, a kernel leaves the terminal's stderr alone anyway
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    path = project / "notebooks" / "00_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell("import sys\nprint('the bar', file=sys.__stderr__, flush=True)"))
+    nbformat.write(notebook, path)
+    assert main(["notebooks", "00", "--out", "done"]) == 0
+    printed = capfd.readouterr()
+    assert "the bar" in printed.err
+    assert re.fullmatch(r"00_first \.\.\. \r00_first \.\.\. \d+ s\n", printed.out)  # written anew where a bar was
+    executed = nbformat.read(project / "done" / "00_first.ipynb", as_version=4)
+    assert not any(cell.outputs for cell in executed.cells if "the bar" in cell.source)
 
 
 def test_notebooks_stop_at_the_first_failure_naming_notebook_and_cell(project, capsys):

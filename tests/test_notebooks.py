@@ -1,6 +1,8 @@
 """The notebooks as they are committed. That they run is what `make tables` shows."""
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -43,6 +45,40 @@ def test_code_of_notebook_compiles(path):
 def test_the_conditions_of_a_notebook_name_the_grids(tiny_encoder, capsys):
     describe_setting(tiny_encoder)
     assert "image size 64 px, feature maps scale 2: 8 x 8, scale 3: 4 x 4, device cpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_takes_long_shows_its_progress(path):
+    """Fits, runs and features ask for a bar, which shows itself after 2 seconds."""
+    source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    for call in calls:
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        if name in ("features", "run", "Pradot", "PrototypeLearner"):
+            keywords = {keyword.arg for keyword in call.keywords}  # None: settings by **
+            assert keywords & {"progress", None}, f"{path.stem}: no progress=True in {ast.unparse(call)}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_step_has_a_plot_and_every_plot_a_reading(path):
+    steps = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.source.startswith("## "):
+            step = steps.setdefault(cell.source.splitlines()[0], [])
+        elif steps:
+            step.append("plot" if "save_figure(" in cell.source else cell.source.split(" ")[0])
+    for title, cells in steps.items():
+        if re.match(r"## \d", title):
+            assert "plot" in cells, title
+            assert all(cells[i + 1 : i + 2] == ["*Reading:*"] for i, cell in enumerate(cells) if cell == "plot"), title
+
+
+def test_every_committed_figure_is_made_by_a_notebook():
+    sources = "\n".join(cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells)
+    made = set(re.findall(r'save_figure\(fig, "([^"]+)"', sources))
+    assert sources.count("save_figure(") == len(made)  # each under a name of its own
+    assert "stripplot" not in sources  # its jitter is drawn from a global generator: other bytes each time
+    assert {path.stem for path in (FOLDER.parent / "figures").glob("*.png")} <= made
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_data import write_category, write_encoder
 
-from pradot import Encoder, PradotError
+from pradot import Encoder, Pradot, PradotError
 from pradot.detector import upsample_and_average
 from pradot.metrics import auroc
 from pradot.paper import runs
@@ -12,6 +13,8 @@ from pradot.paper.presets import PRESETS, get_preset
 from pradot.paper.runs import METRICS, read_branch_maps, read_record, read_records, run, slug
 
 PARTS = {"loading", "features", "fit", "scoring", "metrics"}
+
+pytestmark = pytest.mark.usefixtures("few_prototypes")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def preset():
+def preset(few_prototypes):
     return get_preset("fast", max_steps=2, batch_size=2)
 
 
@@ -63,7 +66,7 @@ def test_metrics_are_those_of_the_scores_and_maps_in_the_record(data, encoder, p
     assert record["by_defect"]["spot"] == pytest.approx(record["metrics"])  # the only kind of defect
 
 
-@pytest.mark.parametrize("change", ["seed", "settings", "data", "encoder"])
+@pytest.mark.parametrize("change", ["seed", "settings", "data", "encoder", "code"])
 def test_another_setting_is_another_run(change, data, encoder, preset, tmp_path):
     _, path, _ = run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path / "runs")
     root, seed = data, 0
@@ -77,10 +80,79 @@ def test_another_setting_is_another_run(change, data, encoder, preset, tmp_path)
     else:
         file = tmp_path / "tiny.py"
         spec = write_encoder(tmp_path)
-        file.write_text(file.read_text().replace("manual_seed(5)", "manual_seed(6)"))
+        old, new = {"encoder": ("manual_seed(5)", "manual_seed(6)"), "code": ("fine = self", "fine = 0.9999 * self")}[change]
+        file.write_text(file.read_text().replace(old, new))
         encoder = Encoder(spec)
     _, other, is_new = run("mvtec_ad", root, "bare", preset, encoder, seed=seed, out=tmp_path / "runs")
     assert is_new and other != path
+
+
+@pytest.mark.parametrize("change", ["mean", "std", "layers", "forward"])
+def test_the_same_weights_used_otherwise_are_another_run(change, data, preset, two_scales, tmp_path):
+    class Straight(two_scales):
+        def forward(self, x):
+            fine = self.fine(x)  # no relu
+            return [fine, self.coarse(fine)]
+
+    Straight.__name__ = "TwoScales"
+    module = {"layers": two_scales(padding=1), "forward": Straight()}.get(change, two_scales())
+    normalisation = {change: (0.4, 0.4, 0.4)} if change in ("mean", "std") else {}
+    encoders = [Encoder.from_module(two_scales(), "mine"), Encoder.from_module(module, "mine", **normalisation)]
+    assert encoders[0].weights_sha256 == encoders[1].weights_sha256
+    paths = [run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path)[1] for encoder in encoders]
+    assert paths[0] != paths[1]
+
+
+def test_an_image_changed_within_its_size_is_other_data(data, encoder, preset, tmp_path):
+    image = write_category(tmp_path / "data") / "train" / "good" / "000.png"
+    sizes, paths = set(), set()
+    for grey in (100, 101):
+        Image.new("RGB", (48, 48), (grey, grey, grey)).save(image, compress_level=0)
+        sizes.add(image.stat().st_size)
+        paths.add(run("mvtec_ad", tmp_path / "data", "part", preset, encoder, out=tmp_path / "runs")[1])
+    assert len(sizes) == 1 and len(paths) == 2
+
+
+def test_a_finished_run_is_made_again_for_a_folder_that_does_not_hold_its_model(data, encoder, preset, tmp_path):
+    def go(preset, model="model"):
+        record, _, is_new = run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path / "runs", model=tmp_path / model)
+        return is_new, Pradot.load(tmp_path / model, encoder=encoder).max_steps, record
+
+    longer = get_preset("fast", max_steps=3, batch_size=2)
+    assert go(preset)[:2] == (True, 2)
+    assert go(preset)[:2] == (False, 2)
+    assert go(longer)[:2] == (True, 3)  # its model takes the place of the other
+    assert go(preset)[:2] == (True, 2)
+    assert go(preset, "elsewhere")[:2] == (True, 2)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert go(preset)[:2] == (True, 2)
+    assert run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path / "runs")[0] == go(preset)[2]
+
+
+@pytest.mark.parametrize(
+    ("out", "model", "said"),
+    [
+        ("file", None, r"run records \(--out\).*Not a directory"),
+        ("file/runs", None, r"run records \(--out\).*Not a directory"),
+        ("/proc/pradot", None, r"run records \(--out\).*nothing can be written in /"),
+        ("runs", "file", r"the model \(--save-model\).*Not a directory"),
+        ("runs", "runs/models", r"runs/models \(--save-model\) lies in the folder of run records"),
+        ("runs", "runs", r"lies in the folder of run records"),
+    ],
+)
+def test_folders_that_cannot_be_written_are_named_first(out, model, said, data, encoder, preset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "load_category", None)  # any work would fail
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(PradotError, match=said):
+        run("mvtec_ad", data, "bare", preset, encoder, out=out, model=model)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_other_json_is_no_record(data, encoder, preset, tmp_path):
+    run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path / "runs", model=tmp_path / "model")
+    with pytest.raises(PradotError, match=r"config\.json is not a whole run record: it has no label, dataset, .* Move it out"):
+        read_records(tmp_path)
 
 
 def test_same_seed_same_numbers(data, encoder, preset, tmp_path):
@@ -105,7 +177,7 @@ def test_without_masks_pixel_metrics_are_absent_and_said_so(data, encoder, prese
 
 def test_training_images_alone_give_a_model_and_no_metrics(data, encoder, preset, tmp_path):
     folder = data / "part" / "train" / "good"
-    record, path, _ = run("folder", folder, "good", preset, encoder, out=tmp_path, model=tmp_path / "model")
+    record, path, _ = run("folder", folder, "good", preset, encoder, out=tmp_path / "runs", model=tmp_path / "model")
     assert set(record["metrics"].values()) == {None} and record["images"] == []
     assert (tmp_path / "model" / "model.safetensors").exists()
     assert not path.with_suffix(".safetensors").exists()

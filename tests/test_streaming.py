@@ -170,7 +170,7 @@ def test_nothing_larger_than_a_block_is_held(monkeypatch):
     cut(monkeypatch, 2)
     _, x, cost, _ = problem(0.3)
     sinkhorn_streamed(cost, x, keep_gb=0, n_iter=3)
-    assert set(cost._buffers) == {"cost", "T"}
+    assert set(cost._buffers) == {"c_feat", "M", "T"}
     assert all(buffer.numel() == 2 * 3 * len(cost) for buffer in cost._buffers.values())
 
 

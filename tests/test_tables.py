@@ -7,10 +7,12 @@ import pytest
 from pradot import PradotError
 from pradot.paper.datasets import MVTEC_AD_CATEGORIES
 from pradot.paper.runs import METRICS
-from pradot.paper.tables import DASH, benchmark_table, collect, formatted, published, write_tables
+from pradot.paper.tables import DASH, benchmark_table, benchmarks, collect, conditions, formatted, published, write_tables
 
 
-def write_record(folder, category, value, *, dataset="mvtec_ad", label="paper", seed=0, name=None, created="2026-01-01"):
+def write_record(
+    folder, category, value, *, dataset="mvtec_ad", label="paper", seed=0, name=None, created="2026-01-01", **changes
+):
     record = {
         "format": 1,
         "label": label,
@@ -26,6 +28,7 @@ def write_record(folder, category, value, *, dataset="mvtec_ad", label="paper", 
         "image_shapes": {"900x900": 3},
         "versions": {"pradot": "0.1.0", "torch": "2", "timm": "1"},
         "created": created,
+        **changes,
     }
     path = folder / f"{name or f'{category}-{label}-{seed}'}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +110,39 @@ def test_of_two_shortened_runs_of_one_seed_the_newest_counts(tmp_path):
     write_record(tmp_path / "runs", "bottle", 0.5, label="paper, shortened", name="b", created="2026-01-01")
     table = write_tables(tmp_path / "runs", tmp_path / "tables")["mvtec_ad-paper_shortened-resnet50.a1_in1k"]
     assert table.loc["bottle", ("image AUROC", "this run")] == pytest.approx(60)
+
+
+def test_conditions_are_those_of_all_rows_of_the_table_and_of_no_others(tmp_path):
+    write_record(tmp_path, "bottle", 0.9)
+    encoder = {"name": "resnet50.a1_in1k", "weights_source": "file r50", "weights_sha256": "ab" * 32, "image_size": 256}
+    other = {
+        "settings": {"batch_size": 8},
+        "evaluation_size": None,
+        "encoder": encoder,
+        "branches": [{"steps": 60}],
+        "image_shapes": {"700x700": 3},
+        "versions": {"pradot": "0.2.0", "torch": "2", "timm": "1"},
+    }
+    write_record(tmp_path, "cable", 0.8, created="2026-01-02", **other)
+    old = {"versions": {"pradot": "0.0.1", "torch": "1", "timm": "1"}, "settings": {"batch_size": 2}}
+    write_record(tmp_path, "bottle", 0.1, name="old", created="2025-01-01", **old)
+    write_record(tmp_path, "cable", 0.7, seed=3, name="other", encoder={**encoder, "weights_sha256": "cd" * 32})
+    rows = benchmarks(tmp_path)
+    assert list(rows) == ["mvtec_ad-paper-resnet50.a1_in1k", "mvtec_ad-paper-resnet50.a1_in1k-cdcdcdcd"]
+    said = conditions(rows["mvtec_ad-paper-resnet50.a1_in1k"])
+    for part in (
+        "resnet50.a1_in1k (file r50, sha256 abababababab) and resnet50.a1_in1k (timm, sha256 abababababab);",
+        "images of 700x700, 900x900 px seen by the encoder at 224 x 224 and 256 x 256;",
+        "evaluated at 224 x 224 and the images' own size;",
+        "60 to 150 steps of at most 8 to 64 images;",
+        "seed 0;",
+        "pradot 0.1.0 and 0.2.0, torch 2, timm 1.",
+    ):
+        assert part in said
+    assert "seed 3" in conditions(rows["mvtec_ad-paper-resnet50.a1_in1k-cdcdcdcd"])
+    written = write_tables(tmp_path, tmp_path / "tables")
+    assert {name for name in written if not name.endswith("by_defect")} == set(rows)
+    assert said in (tmp_path / "tables" / "mvtec_ad-paper-resnet50.a1_in1k-by_defect.md").read_text()
 
 
 def test_errors_name_the_folder(tmp_path):

@@ -29,7 +29,7 @@ CATEGORY = "tray"
 MARKER = "drawn.txt"  # lies in the category's folder, says with what settings it was drawn
 STRUCTURAL = ("scratch", "dent", "stain")
 LOGICAL = ("missing", "swapped", "extra")
-VERSION = 1  # of the drawing: raise it with any change of the pictures, so that older sets are redrawn
+VERSION = 3  # of the drawing: raise it with any change of the pictures, so that older sets are redrawn
 
 _SUPERSAMPLING = 2
 _PITCH = 113.0  # distance of compartment centres

@@ -132,6 +132,29 @@ def roc_curves(records, title=None):
     return fig
 
 
+def dots(table, xlabel="percent"):
+    """A table as dots: one line per row, one kind of marker per column.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Numbers of one unit; NaN leaves a gap.
+    xlabel : str
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    fig, ax = plt.subplots(figsize=(6.2, 0.9 + 0.27 * len(table)))
+    for marker, column in zip("os^DvP<X", table, strict=False):
+        ax.plot(table[column], range(len(table)), marker, ms=7, alpha=0.85, label=column)
+    ax.set_yticks(range(len(table)), [str(name) for name in table.index])
+    ax.set(xlabel=xlabel, ylim=(len(table) - 0.5, -0.5))
+    ax.grid(axis="y", color="0.9")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return fig
+
+
 # ---------------------------------------------------------------------------------------------- prototypes and positions
 
 
@@ -625,6 +648,28 @@ def frame_cell(ax, row, column, height, width):
     corner = ((column - 0.15) / width, (row - 0.15) / height)  # a little outside, so that the cell can be seen
     for colour, lw in (("black", 2.2), ("white", 1.0)):
         ax.add_patch(plt.Rectangle(corner, 1.3 / width, 1.3 / height, fill=False, ec=colour, lw=lw))
+
+
+def cells_on_image(image, grids):
+    """An image, and once more for each scale with the cells of its feature map drawn over it.
+
+    Parameters
+    ----------
+    image : path or array
+    grids : dict of int to (int, int)
+        Rows and columns of the feature maps, by scale.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    titles = ["image", *(f"scale {scale}: {rows} x {columns}" for scale, (rows, columns) in grids.items())]
+    fig = panels([[image] * len(titles)], titles, size=2.6)
+    for ax, (rows, columns) in zip(fig.axes[1:], grids.values(), strict=True):
+        ax.hlines(np.arange(rows + 1) / rows, 0, 1, color="white", lw=0.6)
+        ax.vlines(np.arange(columns + 1) / columns, 0, 1, color="white", lw=0.6)
+        ax.set(xlim=(0, 1), ylim=(1, 0))
+    return fig
 
 
 def outlined(images, masks, titles=None):

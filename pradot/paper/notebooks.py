@@ -1,6 +1,7 @@
 """The notebooks: what they share at their start, and how they are run in order by papermill."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -143,9 +144,12 @@ def run_notebooks(names=(), parameters=None, out=None):
     os.environ["PRADOT_HEADLESS"] = "1"
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # kernels share the cores with others: waiting threads do not spin
     executed = []
+    live = sys.stdout.isatty()  # there a line stands from the start, and is written anew after bars have passed over it
+    again = "\r" if live else ""
     for path in paths:
         start = time.perf_counter()
-        print(f"{path.stem} ...", end=" ", flush=True)
+        if live:
+            print(f"{path.stem} ...", end=" ", flush=True)
         target = out / path.name
         try:
             papermill.execute_notebook(
@@ -155,27 +159,29 @@ def run_notebooks(names=(), parameters=None, out=None):
                 kernel_name="python3",
                 cwd=str(path.parent),
                 progress_bar=False,
-                extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings would stand between our lines
+                # Its warnings would stand between our lines; and what goes to the terminal's stderr, as progress bars do, it
+                # would take into the notebook.
+                extra_arguments=["--IPKernelApp.log_level=50", "--IPKernelApp.capture_fd_output=False"],
             )
         except PapermillExecutionError as error:
-            print("failed", flush=True)
+            print(f"{again}{path.stem} ... failed", flush=True)
             raise PradotError(
                 f"{path.stem} failed in cell {error.cell_index} ({_first_line(error.source)}): {error.ename}: {error.evalue}. "
                 f"The notebook up to there is {target}"
             ) from error
         except NoSuchKernel as error:
-            print("failed", flush=True)
+            print(f"{again}{path.stem} ... failed", flush=True)
             raise PradotError(
                 f"{path.stem} needs the Jupyter kernel python3, which is missing: pip install ipykernel in this environment"
             ) from error
         except RuntimeError as error:  # DeadKernelError, or the kernel died before it was ready
-            print("failed", flush=True)
+            print(f"{again}{path.stem} ... failed", flush=True)
             raise PradotError(
                 f"{path.stem} failed in {_last_started(target)}: {error}. Most likely the kernel was ended because memory ran "
                 "out: fewer images a step (batch_size) or the preset fast need less. "
                 f"The notebook up to there is {target}"
             ) from error
-        print(f"{time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{again}{path.stem} ... {time.perf_counter() - start:.0f} s", flush=True)
         executed.append(target)
     return executed
 

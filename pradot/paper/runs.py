@@ -12,6 +12,7 @@ import platform
 import re
 import resource
 import subprocess
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -26,9 +27,15 @@ from pradot.errors import PradotError
 from pradot.files import replacing
 from pradot.images import image_shape
 from pradot.paper.datasets import load_category, read_mask
+from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
 
 RECORD_FORMAT = 1
+RECORD_KEYS = (
+    *("format", "label", "dataset", "category", "settings", "evaluation_size", "encoder", "seed"),
+    *("metrics", "by_defect", "image_shapes", "branches", "versions", "created"),
+)
+"""What tables need of a record: what has not all of it is none."""
 METRICS = (
     "image_auroc",
     "pixel_auroc",
@@ -57,7 +64,8 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
     out : str or Path
         Folder of records; this one is ``out/dataset/category/<preset>-<encoder>-seed<seed>-<hash>.json``.
     model : str or Path, optional
-        Also save the fitted model in this folder (then a finished run is made again if the folder holds no model).
+        Also save the fitted model in this folder, which must not lie in `out` (then a finished run is made again if the folder
+        does not hold its very model).
     cache : str or Path, optional
         Folder of computed features, see `Encoder.features`.
     progress : bool
@@ -74,15 +82,16 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
     Raises
     ------
     PradotError
-        The data cannot be read, or a setting is out of range. Nothing is written then.
+        A folder cannot be written, the data cannot be read, or a setting is out of range. Nothing is written then.
     """
+    _check_folders(out, model)
     seconds = {}
     watch = Stopwatch(seconds)
     data = load_category(dataset, root, category)
     identity = {
         "dataset": dataset,
         "category": data.name,
-        "data_sha256": _hash_data(data),
+        "data_sha256": _hash_data(data, progress),
         "preset": preset.name,
         "settings": _plain(preset.detector_settings),
         "evaluation_size": preset.evaluation_size,
@@ -91,16 +100,23 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
             "weights_source": encoder.weights_source,
             "weights_sha256": encoder.weights_sha256,
             "image_size": encoder.image_size,
+            # The same weights used in another way are another encoder.
+            "mean": list(encoder.mean),
+            "std": list(encoder.std),
+            "layers_sha256": hashlib.sha256(repr(encoder.module).encode()).hexdigest(),
+            # What the layers do not say, as a forward of one's own; few digits, for the last ones differ by number of threads.
+            "signature": {str(scale): float(f"{vector.norm():.3g}") for scale, vector in encoder.signature.items()},
         },
         "seed": seed,
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{slug(preset.label)}-{slug(encoder.name)}-seed{seed}-{digest}"
     path = Path(out) / dataset / data.name / f"{name}.json"
-    has_model = model is None or (Path(model) / "config.json").is_file()
-    if path.exists() and has_model:
+    if path.exists():
         with contextlib.suppress(PradotError):  # a damaged record is made again
-            return read_record(path), path, False
+            record = read_record(path)
+            if model is None or _hash_model(model) == record.get("model_sha256"):
+                return record, path, False
     if encoder.image_size != preset.image_size:
         raise PradotError(f"preset {preset.name} needs images of {preset.image_size} px; the encoder has {encoder.image_size}")
 
@@ -128,13 +144,14 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
         if data.has_masks:
             masks = [read_mask(sample, shape, size) for sample, shape in zip(data.test, shapes, strict=True)]
         watch.lap("loading")
-        results = _evaluate(data, scores, maps, masks, notes)
+        results = _evaluate(data, scores, maps, masks, notes, progress)
         watch.lap("metrics")
 
     record = {
         "format": RECORD_FORMAT,
         "label": preset.label,
         **identity,
+        "model_sha256": None,
         **results,
         "counts": {**detector.n_images_, "test": len(data.test), "test_anomalous": int(data.labels.sum())},
         "image_shapes": dict(Counter(f"{height}x{width}" for height, width in all_shapes).most_common(10)),
@@ -160,6 +177,7 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
     }
     if model is not None:
         detector.save(model)
+        record["model_sha256"] = _hash_model(model)
     if branch_maps:
         with replacing(path.with_suffix(".safetensors")) as temporary:
             save_file({f"{b.scale} {b.alpha}": maps.contiguous() for b, maps in branch_maps.items()}, temporary)
@@ -178,16 +196,18 @@ def read_record(path):
     """
     try:
         record = json.loads(Path(path).read_text())
-        if record["format"] != RECORD_FORMAT:
-            raise PradotError(
-                f"{path} is a record of format {record['format']}; this version reads {RECORD_FORMAT}: run it again"
-            )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, PradotError):
-            raise
+        missing = [key for key in RECORD_KEYS if key not in record]
+    except (OSError, ValueError, TypeError) as error:
         raise PradotError(
             f"{path} is not a whole run record ({type(error).__name__}: {error}): delete it and run again"
         ) from error
+    if missing:
+        raise PradotError(
+            f"{path} is not a whole run record: it has no {', '.join(missing[:3])}. Move it out of the folder if it is "
+            "something else, such as a saved model's config.json; if it is a record, delete it and run again"
+        )
+    if record["format"] != RECORD_FORMAT:
+        raise PradotError(f"{path} is a record of format {record['format']}; this version reads {RECORD_FORMAT}: run it again")
     return record
 
 
@@ -257,7 +277,7 @@ def device_name(device):
     return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def _evaluate(data, scores, maps, masks, notes):
+def _evaluate(data, scores, maps, masks, notes, progress):
     labels = data.labels
     defects = np.array([sample.defect for sample in data.test])
     results = {"metrics": dict.fromkeys(METRICS), "by_defect": {}}
@@ -267,26 +287,67 @@ def _evaluate(data, scores, maps, masks, notes):
     ]
     if len(set(labels)) < 2:
         return results  # the category's own notes say so
-    results["metrics"] = metrics.evaluate(labels, scores, maps if masks else None, masks)
-    for defect in data.defects:  # each kind of defect beside all normal images
-        chosen = np.flatnonzero((defects == defect) | (defects == "good"))
-        try:
-            results["by_defect"][defect] = metrics.evaluate(
-                labels[chosen],
-                scores[chosen],
-                [maps[i] for i in chosen] if masks else None,
-                [masks[i] for i in chosen] if masks else None,
-            )
-        except PradotError as error:
-            notes.append(f"metrics of defect {defect!r} alone are absent: {error}")
+    with progress_bar(1 + len(data.defects), f"metrics {data.name}", "part", progress) as bar:
+        results["metrics"] = metrics.evaluate(labels, scores, maps if masks else None, masks)
+        bar.update()
+        for defect in data.defects:  # each kind of defect beside all normal images
+            chosen = np.flatnonzero((defects == defect) | (defects == "good"))
+            try:
+                results["by_defect"][defect] = metrics.evaluate(
+                    labels[chosen],
+                    scores[chosen],
+                    [maps[i] for i in chosen] if masks else None,
+                    [masks[i] for i in chosen] if masks else None,
+                )
+            except PradotError as error:
+                notes.append(f"metrics of defect {defect!r} alone are absent: {error}")
+            bar.update()
     return results
 
 
-def _hash_data(data):
-    """SHA-256 over names and sizes of all files of the category, so that other data under the same name is another run."""
+def _hash_data(data, progress):
+    """SHA-256 over names and contents of all files of the category, so that other data under the same name is another run."""
     files = [*data.train, *(sample.path for sample in data.test), *(s.mask for s in data.test if s.mask is not None)]
-    lines = [f"{path.relative_to(data.root)} {path.stat().st_size}" for path in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    digest = hashlib.sha256()
+    with progress_bar(len(files), f"reading {data.name}", "file", progress) as bar:
+        for path in files:
+            digest.update(f"{path.relative_to(data.root)} {_hash_file(path)}\n".encode())
+            bar.update()
+    return digest.hexdigest()
+
+
+def _hash_model(folder):
+    """SHA-256 of a saved model's tensors, whose file holds its settings too; empty when the folder holds no model."""
+    config, tensors = Path(folder) / "config.json", Path(folder) / "model.safetensors"
+    return _hash_file(tensors) if config.is_file() and tensors.is_file() else ""
+
+
+def _hash_file(path):
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PradotError(f"cannot read {path}: {error}") from error
+
+
+def _check_folders(out, model):
+    """Say before the long work what would keep its results from being written."""
+    for what, folder in {"run records (--out)": out, "the model (--save-model)": model}.items():
+        if folder is None:
+            continue
+        nearest = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+        try:
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
+        except OSError as error:
+            raise PradotError(
+                f"{folder} cannot be a folder of {what}: nothing can be written in {nearest} ({error.strerror}); name another"
+            ) from error
+    if model is not None and Path(model).resolve().is_relative_to(Path(out).resolve()):
+        raise PradotError(
+            f"the model's folder {model} (--save-model) lies in the folder of run records {out} (--out), where every *.json "
+            "is read as a record: name one outside, such as models"
+        )
 
 
 def _plain(settings):

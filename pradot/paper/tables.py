@@ -59,13 +59,36 @@ def collect(runs):
     return pd.DataFrame(rows)
 
 
+def benchmarks(runs):
+    """The records that belong in one table: of one data set, label and encoder, the newest of each category and seed.
+
+    Parameters
+    ----------
+    runs : str or Path
+        Folder of records.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        Rows of `collect` by the name of their table, ``<dataset>-<label>-<encoder>``.
+    """
+    chosen = {}
+    groups = collect(runs).groupby(["dataset", "label", "encoder", "weights"], sort=True)
+    for (dataset, label, encoder, weights), rows in groups:
+        name = f"{dataset}-{slug(label)}-{slug(encoder)}"
+        if name in chosen:  # the same names with other weights
+            name = f"{name}-{weights[:8]}"
+        chosen[name] = _newest(rows)
+    return chosen
+
+
 def benchmark_table(rows):
     """One benchmark: categories as rows; per metric this run, the paper, the difference.
 
     Parameters
     ----------
     rows : DataFrame
-        Rows of `collect` of one data set, label and encoder. Several seeds of a category are averaged.
+        One of `benchmarks`. Several seeds of a category are averaged.
 
     Returns
     -------
@@ -116,20 +139,22 @@ def defect_table(rows):
 
 
 def conditions(rows):
-    """What the numbers of some rows of `collect` depend on, in one sentence."""
-    record = rows.iloc[0]["record"]
-    steps = sorted({branch["steps"] for r in rows["record"] for branch in r["branches"]})
-    shapes = sorted({shape for r in rows["record"] for shape in r["image_shapes"]})
-    encoder, size = record["encoder"], record["evaluation_size"]
+    """What the numbers of some rows of `collect` depend on, in one sentence; where the rows differ it names all values."""
+    records = list(rows["record"])
+    encoders = [record["encoder"] for record in records]
+    shapes = sorted({shape for record in records for shape in record["image_shapes"]})
+    sizes = [record["evaluation_size"] for record in records]
+    versions = [f"{name} {_every(r['versions'][name] for r in records)}" for name in ("pradot", "torch", "timm")]
     parts = [
-        f"preset {record['label']}",
-        f"encoder {encoder['name']} ({encoder['weights_source']}, sha256 {encoder['weights_sha256'][:12]})",
+        f"preset {_every(record['label'] for record in records)}",
+        "encoder " + _every(f"{e['name']} ({e['weights_source']}, sha256 {e['weights_sha256'][:12]})" for e in encoders),
         f"images of {', '.join(shapes[:3])}{' and others' if len(shapes) > 3 else ''} px "
-        f"seen by the encoder at {encoder['image_size']} x {encoder['image_size']}",
-        f"evaluated at {size} x {size}" if size else "evaluated at the images' own size",
-        f"{_range(steps)} steps of at most {record['settings']['batch_size']} images",
+        "seen by the encoder at " + _every("{image_size} x {image_size}".format(**encoder) for encoder in encoders),
+        "evaluated at " + _every(f"{size} x {size}" if size else "the images' own size" for size in sizes),
+        f"{_range(branch['steps'] for record in records for branch in record['branches'])} steps "
+        f"of at most {_range(record['settings']['batch_size'] for record in records)} images",
         f"seed {', '.join(str(seed) for seed in sorted(set(rows['seed'])))}",
-        f"pradot {record['versions']['pradot']}, torch {record['versions']['torch']}, timm {record['versions']['timm']}",
+        ", ".join(versions),
     ]
     return "; ".join(parts) + "."
 
@@ -142,7 +167,7 @@ def write_tables(runs, out):
     runs : str or Path
         Folder of records.
     out : str or Path
-        Folder of tables: ``<dataset>-<label>-<encoder>.{csv,md,tex}`` and ``...-by_defect.{csv,md,tex}``.
+        Folder of tables: for each of `benchmarks` ``<name>.{csv,md,tex}`` and ``<name>-by_defect.{csv,md,tex}``.
 
     Returns
     -------
@@ -150,15 +175,11 @@ def write_tables(runs, out):
         By file name without ending.
     """
     tables = {}
-    for (dataset, label, encoder, _), rows in collect(runs).groupby(["dataset", "label", "encoder", "weights"], sort=True):
-        rows = _newest(rows)
-        name = f"{dataset}-{slug(label)}-{slug(encoder)}"
-        if name in tables:  # the same names with other weights
-            name = f"{name}-{rows['weights'].iloc[0][:8]}"
+    for name, rows in benchmarks(runs).items():
         for kind, table in (("", benchmark_table(rows)), ("-by_defect", defect_table(rows))):
             if len(table):
                 tables[name + kind] = table
-                _write(Path(out) / (name + kind), table, f"{dataset}, percent: {conditions(rows)}")
+                _write(Path(out) / (name + kind), table, f"{rows['dataset'].iloc[0]}, percent: {conditions(rows)}")
     return tables
 
 
@@ -207,4 +228,9 @@ def _newest(rows):
 
 
 def _range(values):
-    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+    values = sorted(set(values))
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _every(texts):
+    return " and ".join(sorted(set(texts)))
