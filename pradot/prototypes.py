@@ -45,7 +45,8 @@ class _Sent(NamedTuple):
     marginal_error: float
     n_iter: int
     scale: CostScale  # largest costs of the batch
-    dual: torch.Tensor | None  # (m,), where the next transport starts
+    dual: torch.Tensor | None = None  # (m,), where the next transport starts
+    errors: list = ()  # marginal error after each iteration
 
 
 class PrototypeLearner(BaseEstimator):
@@ -198,7 +199,7 @@ class PrototypeLearner(BaseEstimator):
         self.positions_ = self._start_positions(height, width).to(self.device)  # (m, 2)
         self.prototypes_ = self._start_features(features, generator).to(self.device)  # (m, channels)
         self.history_ = {k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")}
-        self._dual, self._largest = None, None  # of the step before
+        self._dual, self._largest, self._errors = None, None, ()  # of the step before
         if self.precision != self._precision():
             self.notes_.append(f"{self.device} has no instructions for bfloat16: products in full precision")
 
@@ -273,7 +274,7 @@ class PrototypeLearner(BaseEstimator):
         """One training step on a batch (batch, height, width, channels)."""
         sent = self._send(features.to(self.device))
         if self.solver == "streamed":
-            self._dual, self._largest = sent.dual, sent.scale.feature
+            self._dual, self._largest, self._errors = sent.dual, sent.scale.feature, sent.errors
         # The weights of the prototypes are 1 / m, so m T^T x is what each receives on average.
         barycentres = len(self.prototypes_) * sent.features  # (m, channels)
         moved = self.ema * self.prototypes_ + (1 - self.ema) * barycentres
@@ -304,7 +305,7 @@ class PrototypeLearner(BaseEstimator):
             positions, received = transport.push(grid), transport.push(torch.ones_like(grid[:, :1]))[:, 0]
         x = features.flatten(0, 2)  # (batch * height * width, channels)
         return _Sent(
-            transport.push(x), positions, received, transport.cost(M), transport.marginal_error, transport.n_iter, scale, None
+            transport.push(x), positions, received, transport.cost(M), transport.marginal_error, transport.n_iter, scale
         )
 
     def _send_streamed(self, features):
@@ -319,7 +320,15 @@ class PrototypeLearner(BaseEstimator):
             places = cost.grid[:, None].expand(-1, len(features), -1)  # (height * width, batch, 2)
             values = torch.cat([x, places], 2)  # (height * width, batch, channels + 2)
         sent = sinkhorn_streamed(
-            cost, x, values, self.reg, v=self._dual, tol=self.tol, n_iter=self.n_iter, keep_gb=self.keep_gb
+            cost,
+            x,
+            values,
+            self.reg,
+            v=self._dual,
+            expected=self._errors,
+            tol=self.tol,
+            n_iter=self.n_iter,
+            keep_gb=self.keep_gb,
         )
         channels = x.shape[2]
         return _Sent(
@@ -331,6 +340,7 @@ class PrototypeLearner(BaseEstimator):
             len(sent.marginal_errors),
             CostScale(sent.largest, scale.space),
             sent.v,
+            sent.marginal_errors,
         )
 
     def _validate(self, features, batch_size):

@@ -224,7 +224,7 @@ class StreamedTransport(NamedTuple):
     largest: float
 
 
-def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, tol=0.01, n_iter=100, keep_gb=1.3):
+def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=(), tol=0.01, n_iter=100, keep_gb=1.3):
     """Entropic optimal transport until the marginals are near enough, in passes over blocks of rows.
 
     Each pass makes the embeddings' marginal exact and measures the prototypes'. From ``v`` of a similar problem one to three
@@ -241,6 +241,9 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, tol=0.01, n_ite
         Weight of the entropy.
     v : Tensor of shape (m,), optional
         Prototypes' dual to start from.
+    expected : sequence of float
+        Marginal errors that the first passes are expected to leave: those of a similar problem. The pushed values cost one
+        more large product, which a pass makes only if it is expected to be the last one.
     tol : float
         Stop when the L1 error of the prototypes' marginal is at most this, in [0, 2]. The paper's 100 iterations from
         nothing leave about 0.01 (method.md).
@@ -263,12 +266,11 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, tol=0.01, n_ite
     kept = (
         {} if x.shape[0] * x.shape[1] * m * (2 if cost.precision == "reduced" else x.element_size()) <= keep_gb * 1e9 else None
     )
-    expected = 0.0 if v is not None else math.inf  # error after the coming pass, as far as one can tell before
     v = x.new_zeros(m) if v is None else v
     errors, largest = [], []
     while True:
         is_last = len(errors) + 1 == n_iter
-        push = is_last or expected <= tol  # its product costs as much as the block's: only when it may be used
+        push = is_last or _foresee(errors, expected) <= tol
         received, pushed, loss = _pass(cost, x, values if push else None, reg, v, kept, largest)
         if not errors:
             largest = check_finite(torch.stack(largest).max().item())
@@ -278,7 +280,15 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, tol=0.01, n_ite
         v -= v.mean()
         if push and (is_last or errors[-1] <= tol):
             return StreamedTransport(pushed, received, loss, v, errors, largest)
-        expected = errors[-1] * (min(1.0, errors[-1] / errors[-2]) if len(errors) > 1 else 0.5)
+
+
+def _foresee(errors, expected):
+    """Marginal error after the coming pass, as far as one can tell before."""
+    if len(errors) < len(expected):
+        return expected[len(errors)]
+    if len(errors) < 2:
+        return 0.5 * errors[-1] if errors else math.inf
+    return errors[-1] * min(1.0, errors[-1] / errors[-2])
 
 
 def _pass(cost, x, values, reg, v, kept, largest):
@@ -308,7 +318,8 @@ def _pass(cost, x, values, reg, v, kept, largest):
         loss += torch.dot(T.view(-1), M.view(-1)).item()
         part = values[cells].flatten(0, 1)  # (n_cells * batch, k)
         if cost.precision == "reduced":
-            pushed += cost.buffer("T16", T.shape, torch.bfloat16).copy_(T).T @ part.bfloat16()
+            rounded = cost.buffer("rounded", T.shape, torch.bfloat16).copy_(T)
+            pushed += torch.mm(rounded.T, part.bfloat16(), out=cost.buffer("part", pushed.shape, torch.bfloat16))
         else:
             pushed.addmm_(T.T, part)
     return received / n, None if pushed is None else pushed / n, loss / n
@@ -370,12 +381,15 @@ class NearestSearch:
         if self._cost.space_weight:
             found = [self._in_bands(x[cells], cells) for cells in self._cells]
         else:
-            found = [self._cost.features(x[cells].flatten(0, 1)).argmin(1) for cells in self._cost.blocks(x.shape[1])]
+            found = [self._in_all(x[cells], cells) for cells in self._cost.blocks(x.shape[1])]
         index = torch.cat(found).view(x.shape[:2])  # (height * width, batch)
         cost = self._cost.of_pairs(x, index)
         check_finite(cost.max().item())
         shape = (*self._grid_shape, x.shape[1])
         return cost.view(shape).permute(2, 0, 1), self._order[index].view(shape).permute(2, 0, 1)
+
+    def _in_all(self, x, cells):
+        return self._cost.mix(self._cost.features(x.flatten(0, 1)), cells).argmin(1)  # (n_cells * batch,)
 
     def _in_bands(self, x, cells):
         """Which prototype is the cheapest for each patch x (n_cells, batch, channels) of some cells, (n_cells * batch,)."""

@@ -194,10 +194,10 @@ def _step(features, side, quick, device):
     faithful = PrototypeLearner(0.3, device=device, **PAPER)
     faithful.grid_shape_, faithful.positions_ = fast.grid_shape_, fast.positions_
     faithful.history_ = {name: [] for name in fast.history_}
-    start = fast.prototypes_, fast._dual, fast._largest
+    start = fast.prototypes_, fast._dual, fast._largest, fast._errors
 
     def step(learner):
-        learner.prototypes_, learner._dual, learner._largest = start  # every step is the same one
+        learner.prototypes_, learner._dual, learner._largest, learner._errors = start  # every step is the same one
         learner._step(batch)
 
     found = {"fast_peak_gb": _peak(lambda: step(fast), device), "fast_s": _seconds(lambda: step(fast), 3)}
