@@ -42,11 +42,10 @@ class _Sent(NamedTuple):
     positions: torch.Tensor | None  # (m, 2), T^T p
     received: torch.Tensor | None  # (m,), T^T 1
     loss: float
-    marginal_error: float
+    marginal_errors: list  # after each iteration, as far as the solver tells
     n_iter: int
     scale: CostScale  # largest costs of the batch
     dual: torch.Tensor | None = None  # (m,), where the next transport starts
-    errors: list = ()  # marginal error after each iteration
 
 
 class PrototypeLearner(BaseEstimator):
@@ -274,13 +273,13 @@ class PrototypeLearner(BaseEstimator):
         """One training step on a batch (batch, height, width, channels)."""
         sent = self._send(features.to(self.device))
         if self.solver == "streamed":
-            self._dual, self._largest, self._errors = sent.dual, sent.scale.feature, sent.errors
+            self._dual, self._largest, self._errors = sent.dual, sent.scale.feature, sent.marginal_errors
         # The weights of the prototypes are 1 / m, so m T^T x is what each receives on average.
         barycentres = len(self.prototypes_) * sent.features  # (m, channels)
         moved = self.ema * self.prototypes_ + (1 - self.ema) * barycentres
         similarity = torch.nn.functional.cosine_similarity(moved, self.prototypes_)  # (m,)
         self.history_["loss"].append(sent.loss)
-        self.history_["marginal_error"].append(sent.marginal_error)
+        self.history_["marginal_error"].append(sent.marginal_errors[-1])
         self.history_["n_iter"].append(sent.n_iter)
         self.history_["movement"].append((1 - similarity).mean().item())
         self.prototypes_ = moved
@@ -305,7 +304,13 @@ class PrototypeLearner(BaseEstimator):
             positions, received = transport.push(grid), transport.push(torch.ones_like(grid[:, :1]))[:, 0]
         x = features.flatten(0, 2)  # (batch * height * width, channels)
         return _Sent(
-            transport.push(x), positions, received, transport.cost(M), transport.marginal_error, transport.n_iter, scale
+            transport.push(x),
+            positions,
+            received,
+            transport.cost(M),
+            transport.marginal_errors.tolist(),
+            transport.n_iter,
+            scale,
         )
 
     def _send_streamed(self, features):
@@ -336,11 +341,10 @@ class PrototypeLearner(BaseEstimator):
             sent.pushed[:, channels:],
             sent.received,
             sent.loss,
-            sent.marginal_errors[-1],
+            sent.marginal_errors,
             len(sent.marginal_errors),
             CostScale(sent.largest, scale.space),
             sent.v,
-            sent.marginal_errors,
         )
 
     def _validate(self, features, batch_size):

@@ -263,17 +263,15 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=(), to
         The cost is not finite.
     """
     m, values = len(cost), x if values is None else values
-    kept = (
-        {} if x.shape[0] * x.shape[1] * m * (2 if cost.precision == "reduced" else x.element_size()) <= keep_gb * 1e9 else None
-    )
+    size = x.shape[0] * x.shape[1] * m * (2 if cost.precision == "reduced" else x.element_size())  # bytes
+    kept = {} if size <= keep_gb * 1e9 else None
     v = x.new_zeros(m) if v is None else v
-    errors, largest = [], []
+    errors, maxima = [], []
     while True:
         is_last = len(errors) + 1 == n_iter
         push = is_last or _foresee(errors, expected) <= tol
-        received, pushed, loss = _pass(cost, x, values if push else None, reg, v, kept, largest)
-        if not errors:
-            largest = check_finite(torch.stack(largest).max().item())
+        received, pushed, loss = _pass(cost, x, values if push else None, reg, v, kept, maxima)
+        largest = check_finite(torch.stack(maxima).max().item())
         errors.append((received - 1 / m).abs().sum().item())
         # A prototype that received nothing in float32 comes nearer by as much as float32 can say.
         v = v - (m * received).clamp_(min=torch.finfo(v.dtype).tiny).log_()
@@ -291,10 +289,10 @@ def _foresee(errors, expected):
     return errors[-1] * min(1.0, errors[-1] / errors[-2])
 
 
-def _pass(cost, x, values, reg, v, kept, largest):
+def _pass(cost, x, values, reg, v, kept, maxima):
     """One pass: received mass (m,); and if there are values, them as pushed (m, k), and the loss.
 
-    The first pass adds each block's largest feature cost to the list `largest`.
+    Blocks that are made for it are put into `kept`, if that is not None, and their largest feature costs into `maxima`.
     """
     n = x.shape[0] * x.shape[1]
     received, pushed, loss = torch.zeros_like(v), None, 0.0
@@ -305,8 +303,7 @@ def _pass(cost, x, values, reg, v, kept, largest):
             c_feat = kept[cells.start]
         else:
             c_feat = cost.features(x[cells].flatten(0, 1))  # (n_cells * batch, m)
-            if isinstance(largest, list):
-                largest.append(c_feat.amax())
+            maxima.append(c_feat.amax().float())
             if kept is not None:
                 kept[cells.start] = c_feat.clone()
         M = cost.mix(c_feat, cells)

@@ -6,7 +6,18 @@ import ot
 import pytest
 import torch
 
-from pradot import CostScale, PradotError, PrototypeLearner, feature_cost, grid_positions, mix_costs, sinkhorn, spatial_cost
+from pradot import (
+    CostScale,
+    PradotError,
+    PrototypeLearner,
+    feature_cost,
+    grid_positions,
+    mix_costs,
+    prototypes,
+    sinkhorn,
+    spatial_cost,
+    streaming,
+)
 from pradot.streaming import BlockCost, NearestSearch, by_cell, sinkhorn_streamed
 
 SCALE = CostScale(0.8, 1.2)
@@ -137,6 +148,21 @@ def test_it_stops_at_the_tolerance_and_not_before(tol):
     assert len(capped.marginal_errors) == 4 and capped.pushed is not None
 
 
+def test_values_are_pushed_only_when_a_pass_is_expected_to_be_the_last(monkeypatch):
+    _, x, cost, _ = problem(0.3)
+    pushes, original = [], streaming._pass
+    monkeypatch.setattr(streaming, "_pass", lambda *args: pushes.append(args[2] is not None) or original(*args))
+    first = sinkhorn_streamed(cost, x, reg=0.02, tol=0.02, n_iter=1000)
+    pushes.clear()
+    again = sinkhorn_streamed(cost, x, reg=0.02, tol=0.02, n_iter=1000, expected=first.marginal_errors)
+    passes = len(again.marginal_errors)
+    assert pushes == (passes - 1) * [False] + [True]  # foreseen to the pass
+    assert passes <= len(first.marginal_errors)
+    pushes.clear()
+    sinkhorn_streamed(cost, x, reg=0.02, tol=0.02, n_iter=1000, expected=[0.0])  # wrongly
+    assert pushes[0] and pushes[-1] and not all(pushes)
+
+
 def test_a_dual_from_nearly_the_same_problem_saves_passes():
     _, x, cost, _ = problem(0.3, batch=8)
     cold = sinkhorn_streamed(cost, x, reg=0.02, tol=0.01, n_iter=1000)
@@ -219,6 +245,16 @@ def test_every_step_reaches_the_tolerance_and_later_ones_need_few_passes():
     history = quick(tol=0.02, n_epochs=20).fit(feature_maps(12), feature_maps(3, seed=2)).history_
     assert max(history["marginal_error"]) <= 0.02
     assert sum(history["n_iter"][-10:]) / 10 < 0.5 * history["n_iter"][0]
+
+
+def test_without_instructions_for_bfloat16_products_are_full_and_it_is_said(monkeypatch):
+    monkeypatch.setattr(prototypes, "has_bfloat16", lambda device: False)
+    full, reduced = (
+        quick(precision=precision).fit(feature_maps(), feature_maps(2, seed=1)) for precision in ("full", "reduced")
+    )
+    assert torch.equal(full.prototypes_, reduced.prototypes_)
+    assert full.notes_ == [] and "no instructions for bfloat16" in reduced.notes_[0]
+    assert torch.equal(full.nearest(feature_maps(2)).cost, reduced.nearest(feature_maps(2)).cost)
 
 
 def test_same_seed_same_bytes():
