@@ -48,7 +48,7 @@ def measure(root=None, *, encoder=None, weights=None, quick=False, device="cpu",
     encoder, weights : str, optional
         With `root`: an encoder with the channels of ResNet-50, see `pradot.encoder.make_encoder`; the paper's by default.
     quick : bool
-        POT's 100 iterations are extrapolated from a few; growth curves have fewer points. Under 5 minutes on 2 cores.
+        POT's 100 iterations are extrapolated from a few; growth curves have fewer points. About 5 minutes on 2 cores.
     device : str
     progress : bool
 
@@ -161,17 +161,16 @@ def _features(backbone, images):
     return drawn
 
 
-def _seconds(work, repeats):
-    """Median time of a piece of work after one run to warm up, seconds."""
+def _seconds(work, repeats, warm=False):
+    """Median time of a piece of work, seconds, after one run to warm up unless it is `warm`."""
     times = []
-    for k in range(repeats + 1):
+    for _ in range(repeats + (not warm)):
         start = time.perf_counter()
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        if k or not repeats:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[-repeats:])
 
 
 def _peak(work, device):
@@ -182,9 +181,9 @@ def _peak(work, device):
     return peak_memory_gb(device) - before
 
 
-def _started(features, device, **settings):
-    """A learner in the middle of training: three fast steps made on other images than the last 64."""
-    learner = PrototypeLearner(0.3, max_steps=3, n_epochs=3, device=device, **FAST | settings)
+def _started(features, device, n_steps=3, **settings):
+    """A learner in the middle of training: some fast steps made on other images than the last 64."""
+    learner = PrototypeLearner(0.3, max_steps=n_steps, n_epochs=n_steps, device=device, **FAST | settings)
     return learner.fit(features[: learner.batch_size], features[:1])
 
 
@@ -200,11 +199,12 @@ def _step(features, side, quick, device):
         learner.prototypes_, learner._dual, learner._largest, learner._errors = start  # every step is the same one
         learner._step(batch)
 
-    found = {"fast_peak_gb": _peak(lambda: step(fast), device), "fast_s": _seconds(lambda: step(fast), 3)}
+    # The step whose memory is looked at warms up.
+    found = {"fast_peak_gb": _peak(lambda: step(fast), device), "fast_s": _seconds(lambda: step(fast), 2, warm=True)}
     found["fast_passes"] = fast.history_["n_iter"][-1]
     found["fast_marginal_error"] = fast.history_["marginal_error"][-1]
     found["faithful_peak_gb"] = _peak(lambda: step(faithful), device)
-    found["faithful_s"] = _seconds(lambda: step(faithful), 3 if side == 14 else 0)
+    found["faithful_s"] = _seconds(lambda: step(faithful), 3 if side == 14 else 1, warm=True)
     found["faithful_marginal_error"] = faithful.history_["marginal_error"][-1]
 
     x = torch.nn.functional.normalize(batch.flatten(0, 2), dim=1)  # (64 * side * side, channels)
@@ -230,7 +230,7 @@ def _step(features, side, quick, device):
     found["pot_iterations_timed"] = few[1]
     per_iteration = (times[few[1]] - times[few[0]]) / (few[1] - few[0])
     # The rest of POT's step is that of the faithful one: cost, barycentres, moving.
-    around = _seconds(lambda: feature_cost(x, z), 0) + found["barycentre_product_s"]
+    around = _seconds(lambda: feature_cost(x, z), 1, warm=True) + found["barycentre_product_s"]
     found["pot_s"] = times[few[0]] + per_iteration * (100 - few[0]) + around
     found["pot_over_faithful"] = found["pot_s"] / found["faithful_s"]
     found["pot_over_fast"] = found["pot_s"] / found["fast_s"]
@@ -255,9 +255,9 @@ def _growth(features, quick, device):
     """Seconds of a fast step when one size varies and the others stay at 14 x 14, 16 per position, 64 images."""
 
     def seconds(maps, **settings):
-        learner = _started(maps, device, **settings)
+        learner = _started(maps, device, n_steps=1, **settings)
         batch = maps[-learner.batch_size :]
-        return _seconds(lambda: learner._step(batch), 1)
+        return _seconds(lambda: learner._step(batch), 1, warm=True)
 
     by_side = {}
     for side in (7, 14, 21) if quick else (7, 14, 21, 28, 42):
