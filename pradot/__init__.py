@@ -4,6 +4,11 @@ The method of R. Trombetta and C. Lartizien (2025), arXiv 2508.12927, small enou
 `transport`, `prototypes`, `detector`, `metrics`. The companion of the paper, built on it, is `pradot.paper`.
 """
 
+import os
+
+# Read when torch is loaded: threads that wait do not spin, so that those of two libraries do not keep the cores from each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from pradot.cost import CostScale, feature_cost, grid_positions, mix_costs, spatial_cost
 from pradot.detector import PAPER_BRANCHES, Branch, Pradot
 from pradot.encoder import Encoder

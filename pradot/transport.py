@@ -200,9 +200,13 @@ def _log_iteration(M, reg, a, b, log_u, out=None):
 def _scale(K, a, v):
     """Row scalings u = a / (K v) and the column sums K^T u of the rows so scaled, reading K once."""
     u, column_sums = torch.empty_like(a), torch.zeros_like(v)
+    # On the CPU through NumPy's views of the same memory: where threads that wait do not spin (OMP_WAIT_POLICY=passive), its
+    # products took 0.10 s for 2.5 GB where torch's took 0.18 s (AMD EPYC, 2 cores).
+    view = torch.Tensor.numpy if K.device.type == "cpu" else torch.Tensor.detach
+    kernel, a, v, scaling, sums = (view(part) for part in (K, a, v, u, column_sums))
     for rows in _blocks(K):
-        u[rows] = a[rows] / torch.mv(K[rows], v)
-        column_sums.addmv_(K[rows].T, u[rows])
+        scaling[rows] = a[rows] / (kernel[rows] @ v)
+        sums += scaling[rows] @ kernel[rows]
     return u, column_sums
 
 
