@@ -6,7 +6,7 @@ The method of R. Trombetta and C. Lartizien (2025), arXiv 2508.12927, small enou
 
 import os
 
-# Read when torch is loaded: threads that wait do not spin, so that those of two libraries do not keep the cores from each other.
+# Read when torch is loaded: threads that wait do not spin, so that no library keeps the cores from another.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from pradot.cost import CostScale, feature_cost, grid_positions, mix_costs, spatial_cost
