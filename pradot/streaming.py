@@ -24,6 +24,7 @@ from pradot.errors import PradotError
 
 PRECISIONS = ("full", "reduced")
 _BANDS = 7  # of the grid's rows, in which a search looks for the cheapest prototype
+_BLOCK = 6 * 2**20  # entries of a block that stays in cache: 25 MB of float32
 
 
 def by_cell(features):
@@ -93,60 +94,44 @@ class BlockCost:
         return self._table.max().item()
 
     def blocks(self, batch):
-        """Slices of cells such that the blocks of `batch` images stay in cache: on the CPU 25 MB of float32."""
-        entries = 6 * 2**20 if self.grid.device.type == "cpu" else 2**27
+        """Slices of cells such that the blocks of `batch` images stay in cache."""
+        entries = _BLOCK if self.grid.device.type == "cpu" else 2**27
         step = max(1, entries // (batch * len(self)))
         return [slice(start, min(start + step, len(self.grid))) for start in range(0, len(self.grid), step)]
 
-    def features(self, x, columns=slice(None)):
+    def operand(self, x):
+        """Embeddings (..., channels) as `features` takes them: unit vectors, in the precision of the product."""
+        return self._operand(normalize(x, dim=-1))
+
+    def features(self, x, columns=slice(None), out=None):
         """Feature cost ``1 - cos``, before it is weighted.
 
         Parameters
         ----------
-        x : Tensor of shape (k, channels)
-            Embeddings.
+        x : Tensor of shape (k, channels or channels + 1)
+            Embeddings, see `operand`.
         columns : slice
             Which prototypes.
+        out : Tensor of shape (k, n_columns), optional
+            Where to write it. None: memory that the next call overwrites.
 
         Returns
         -------
         Tensor of shape (k, n_columns)
-            bfloat16 in reduced precision. Overwritten by the next call.
+            bfloat16 in reduced precision.
         """
-        x, z = self._operand(normalize(x, dim=1)), self._z[columns]
-        c_feat = torch.mm(x, z.T, out=self.buffer("c_feat", (len(x), len(z)), x.dtype))
+        z = self._z[columns]
+        c_feat = torch.mm(x, z.T, out=self.buffer("c_feat", (len(x), len(z)), x.dtype) if out is None else out)
         return c_feat if self.precision == "reduced" else c_feat.add_(1)
 
-    def mix(self, c_feat, cells, columns=slice(None), rows=None):
-        """The mixed cost: the weighted feature cost, and the weighted spatial cost added.
-
-        Parameters
-        ----------
-        c_feat : Tensor of shape (n_cells * batch, n_columns), or (n_rows, n_columns) with `rows`
-            See `features`.
-        cells : slice
-        columns : slice
-            Which prototypes.
-        rows : Tensor of shape (n_rows,), int64, optional
-            Which of the cells each row belongs to, counted from the first of `cells`.
-
-        Returns
-        -------
-        Tensor of the same shape
-            Overwritten by the next call.
-        """
-        M = self.buffer("M", c_feat.shape).copy_(c_feat).mul_(self.feature_weight)
-        if self.space_weight:
-            c_space = self._table[cells].index_select(1, self._place[columns]).mul_(self.space_weight)  # (n_cells, n_columns)
-            if rows is None:
-                M.view(len(c_space), -1, c_space.shape[1]).add_(c_space[:, None])  # (n_cells, batch, n_columns)
-            else:
-                M += c_space[rows]
-        return M
+    def space(self, cells):
+        """Spatial cost of some cells for all prototypes, before it is weighted: (n_cells, m)."""
+        return self._table[cells].index_select(1, self._place)
 
     def maxima(self, x):
         """Largest feature and spatial cost between embeddings (height * width, batch, channels) and all prototypes."""
-        largest = [self.features(x[cells].flatten(0, 1)).amax() for cells in self.blocks(x.shape[1])]
+        x = self.operand(x)
+        largest = [self.features(x[cells].flatten(0, 1)).max() for cells in self.blocks(x.shape[1])]
         return CostScale(check_finite(torch.stack(largest).max().item()), self.largest_space)
 
     def of_pairs(self, x, index):
@@ -176,7 +161,7 @@ class BlockCost:
         """In reduced precision vectors get a last 1, so that the product of x and -z becomes ``1 - cos``."""
         if self.precision != "reduced":
             return vectors
-        return torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1).bfloat16()  # (n, channels + 1)
+        return torch.cat([vectors, torch.ones_like(vectors[..., :1])], -1).bfloat16()  # (..., channels + 1)
 
 
 def has_bfloat16(device):
@@ -224,10 +209,12 @@ class StreamedTransport(NamedTuple):
     largest: float
 
 
-def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=(), tol=0.01, n_iter=100, keep_gb=1.3):
+def sinkhorn_streamed(
+    cost, x, values=None, reg=0.01, *, v=None, expected=(), tol=0.01, n_iter=100, relaxation=1.8, keep_gb=1.3
+):
     """Entropic optimal transport until the marginals are near enough, in passes over blocks of rows.
 
-    Each pass makes the embeddings' marginal exact and measures the prototypes'. From ``v`` of a similar problem one to three
+    Each pass makes the embeddings' marginal exact and measures the prototypes'. From ``v`` of a similar problem two to five
     passes suffice; without one the first pass is the row softmax of ``-M / reg``.
 
     Parameters
@@ -242,13 +229,17 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=(), to
     v : Tensor of shape (m,), optional
         Prototypes' dual to start from.
     expected : sequence of float
-        Marginal errors that the first passes are expected to leave: those of a similar problem. The pushed values cost one
-        more large product, which a pass makes only if it is expected to be the last one.
+        Marginal errors that the passes are expected to leave: those of a similar problem. The pushed values cost one more large
+        product, which a pass makes only if it is expected to be the last one.
     tol : float
         Stop when the L1 error of the prototypes' marginal is at most this, in [0, 2]. The paper's 100 iterations from
         nothing leave about 0.01 (method.md).
     n_iter : int
         Stop after so many passes at the latest.
+    relaxation : float
+        What the change of ``v`` is multiplied by from the second pass on, as long as the error falls, in [1, 2). 1 gives
+        Sinkhorn's own iterates; what is left after the first change are slow modes, which take fewer passes above 1
+        (over-relaxation; Thibault et al., Algorithms 14, 2021).
     keep_gb : float
         When the whole feature cost, in bfloat16 in reduced precision, takes no more than so many GB (1e9 bytes) it is kept
         for the passes after the first, which then need no large product but the last one.
@@ -263,18 +254,23 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=(), to
         The cost is not finite.
     """
     m, values = len(cost), x if values is None else values
-    size = x.shape[0] * x.shape[1] * m * (2 if cost.precision == "reduced" else x.element_size())  # bytes
-    kept = {} if size <= keep_gb * 1e9 else None
-    v = x.new_zeros(m) if v is None else v
-    errors, maxima = [], []
+    x = cost.operand(x)  # (height * width, batch, channels or channels + 1)
+    shape = (x.shape[0] * x.shape[1], m)
+    kept = x.new_empty(shape) if math.prod(shape) * x.element_size() <= keep_gb * 1e9 else None
+    v = values.new_zeros(m) if v is None else v
+    errors, largest = [], None
     while True:
         is_last = len(errors) + 1 == n_iter
-        push = is_last or _foresee(errors, expected) <= tol
-        received, pushed, loss = _pass(cost, x, values if push else None, reg, v, kept, maxima)
-        largest = check_finite(torch.stack(maxima).max().item())
+        # Where it costs four times as much to have pushed in vain as to make one pass more, one wants to be rather sure.
+        push = is_last or _foresee(errors, expected) <= (tol if errors and errors[-1] <= tol else 0.8 * tol)
+        received, pushed, loss, found = _pass(cost, x, values if push else None, reg, v, kept, make=not errors or kept is None)
+        largest = check_finite(found) if largest is None else largest
         errors.append((received - 1 / m).abs().sum().item())
+        if len(errors) > 1 and errors[-1] >= errors[-2]:
+            relaxation = 1.0
         # A prototype that received nothing in float32 comes nearer by as much as float32 can say.
-        v = v - (m * received).clamp_(min=torch.finfo(v.dtype).tiny).log_()
+        change = (m * received).clamp_(min=torch.finfo(v.dtype).tiny).log_()
+        v = v - (relaxation if len(errors) > 1 else 1.0) * change
         v -= v.mean()
         if push and (is_last or errors[-1] <= tol):
             return StreamedTransport(pushed, received, loss, v, errors, largest)
@@ -282,51 +278,92 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=(), to
 
 def _foresee(errors, expected):
     """Marginal error after the coming pass, as far as one can tell before."""
-    if len(errors) < len(expected):
-        return expected[len(errors)]
-    if len(errors) < 2:
-        return 0.5 * errors[-1] if errors else math.inf
-    return errors[-1] * min(1.0, errors[-1] / errors[-2])
+    k = len(errors)
+    if k == 0:
+        return expected[0] if expected else math.inf
+    if k < len(expected):
+        ratio = expected[k] / max(expected[k - 1], 1e-30)
+    else:
+        ratio = errors[-1] / errors[-2] if k > 1 else 0.5
+    return errors[-1] * min(1.0, ratio)
 
 
-def _pass(cost, x, values, reg, v, kept, maxima):
-    """One pass: received mass (m,); and if there are values, them as pushed (m, k), and the loss.
+def _pass(cost, x, values, reg, v, kept, make):
+    """One pass: received mass (m,); if there are values, them as pushed (m, k), and the loss; if costs are made, the largest.
 
-    Blocks that are made for it are put into `kept`, if that is not None, and their largest feature costs into `maxima`.
+    With `make` the feature costs are made, and written into `kept` (height * width * batch, m) if that is not None; else they
+    are read from there.
     """
-    n = x.shape[0] * x.shape[1]
-    received, pushed, loss = torch.zeros_like(v), None, 0.0
-    if values is not None:
-        pushed = x.new_zeros(len(v), values.shape[2])
-    for cells in cost.blocks(x.shape[1]):
-        if kept and cells.start in kept:
-            c_feat = kept[cells.start]
-        else:
-            c_feat = cost.features(x[cells].flatten(0, 1))  # (n_cells * batch, m)
-            maxima.append(c_feat.amax().float())
-            if kept is not None:
-                kept[cells.start] = c_feat.clone()
-        M = cost.mix(c_feat, cells)
-        T = torch.add(v, M, alpha=-1 / reg, out=cost.buffer("T", M.shape))  # (n_cells * batch, m)
+    n, batch = x.shape[0] * x.shape[1], x.shape[1]
+    received, loss, maxima = torch.zeros_like(v), 0.0, []
+    push = None if values is None else _Push(cost, values)
+    for cells in cost.blocks(batch):
+        rows = slice(cells.start * batch, cells.stop * batch)
+        c_feat = None if kept is None else kept[rows]  # (n_cells * batch, m)
+        if make:
+            c_feat = cost.features(x[cells].flatten(0, 1), out=c_feat)
+            maxima.append(c_feat.max())
+        T = cost.buffer("T", c_feat.shape).copy_(c_feat).mul_(-cost.feature_weight / reg)  # (n_cells * batch, m)
+        by_cells = T.view(-1, batch, T.shape[1])  # (n_cells, batch, m)
+        c_space = cost.space(cells) if cost.space_weight else None  # (n_cells, m)
+        by_cells.add_(v if c_space is None else torch.add(v, c_space, alpha=-cost.space_weight / reg)[:, None])
         torch.softmax(T, 1, out=T)
-        received += T.sum(0)
-        if values is None:
-            continue
-        loss += torch.dot(T.view(-1), M.view(-1)).item()
-        part = values[cells].flatten(0, 1)  # (n_cells * batch, k)
-        if cost.precision == "reduced":
-            rounded = cost.buffer("rounded", T.shape, torch.bfloat16).copy_(T)
-            pushed += torch.mm(rounded.T, part.bfloat16(), out=cost.buffer("part", pushed.shape, torch.bfloat16))
-        else:
-            pushed.addmm_(T.T, part)
-    return received / n, None if pushed is None else pushed / n, loss / n
+        mass = by_cells.sum(1)  # (n_cells, m)
+        received += mass.sum(0)
+        if push is not None:
+            M = cost.buffer("M", c_feat.shape).copy_(c_feat)  # of features alone
+            loss += cost.feature_weight * torch.dot(T.view(-1), M.view(-1)).item()
+            if c_space is not None:
+                loss += cost.space_weight * torch.dot(mass.view(-1), c_space.view(-1)).item()
+            push.add(T)
+    largest = torch.stack(maxima).max().item() if maxima else None
+    return received / n, None if push is None else push.total() / n, loss / n, largest
+
+
+class _Push:
+    """``T^T values``, summed over blocks of rows that come in order.
+
+    In reduced precision the rounded plans of some blocks are gathered, so that adding up (m, k) numbers is little beside the
+    product that makes them.
+    """
+
+    def __init__(self, cost, values):
+        self._cost, self._values = cost, values.flatten(0, 1)  # (height * width * batch, k)
+        self._sum = values.new_zeros(len(cost), values.shape[2])  # (m, k)
+        self._first = self._n_gathered = 0  # which rows are gathered
+
+    def add(self, T):
+        """Add the plan T (n_rows, m) of the rows that come next."""
+        if self._cost.precision != "reduced":
+            self._sum.addmm_(T.T, self._values[self._first : self._first + len(T)])
+            self._first += len(T)
+            return
+        if self._first == self._n_gathered == 0:
+            self._gathered = self._cost.buffer("gathered", (4 * len(T), T.shape[1]), torch.bfloat16)
+        if self._n_gathered + len(T) > len(self._gathered):
+            self._flush()
+        self._gathered[self._n_gathered : self._n_gathered + len(T)] = T
+        self._n_gathered += len(T)
+
+    def total(self):
+        """The sum over all rows, (m, k)."""
+        if self._n_gathered:
+            self._flush()
+        return self._sum
+
+    def _flush(self):
+        values = self._values[self._first : self._first + self._n_gathered].bfloat16()  # (n_rows, k)
+        part = self._cost.buffer("part", self._sum.shape, torch.bfloat16)
+        self._sum += torch.mm(self._gathered[: self._n_gathered].T, values, out=part)  # (m, k)
+        self._first, self._n_gathered = self._first + self._n_gathered, 0
 
 
 class NearestSearch:
     """Finds the cheapest prototype of every patch.
 
-    Where place counts, prototypes are visited band by band of the grid's rows, from a patch's own band outwards. A patch
-    skips a band whose spatial cost alone exceeds the lowest cost that it has found: nothing there can win.
+    Prototypes at one place have the same spatial cost: it is added to the lowest feature cost among them. Where place counts
+    and prototypes are many, they are visited band by band of the grid's rows, from a patch's own band outwards. A patch skips
+    a band whose spatial cost alone exceeds the lowest cost that it has found: nothing there can win.
 
     Parameters
     ----------
@@ -336,22 +373,36 @@ class NearestSearch:
 
     def __init__(self, prototypes, positions, grid_shape, alpha, *, precision="full"):
         self._grid_shape = height, width = tuple(grid_shape)
-        self._order = positions[:, 0].argsort(stable=True)  # (m,), by row
-        self._cost = BlockCost(prototypes[self._order], positions[self._order], grid_shape, alpha, precision=precision)
-        step = -(-height // _BANDS)
+        places, place = positions.unique(dim=0, return_inverse=True)  # (n_places, 2) by row, (m,)
+        counts = place.bincount()
+        if (counts != counts[0]).any():  # as places of their own then
+            place = positions[:, 0].argsort(stable=True).argsort()  # (m,), rank by row
+            places, counts = positions[place.argsort()], torch.ones_like(place)
+        self._copies = int(counts[0])
+        at_place = place.argsort(stable=True).view(len(places), -1)  # (n_places, copies), the prototypes of each place
+        n_bands = _BANDS if alpha and len(positions) * height * width > _BLOCK else 1
+        step = -(-height // n_bands)
         starts = range(0, height, step)
         self._cells = [slice(start * width, min(start + step, height) * width) for start in starts]
-        rows = positions[self._order, 0].contiguous()  # (m,)
+        rows = places[:, 0].contiguous()  # (n_places,)
         edges = torch.searchsorted(rows, rows.new_tensor([(start - 0.5) / max(height - 1, 1) for start in starts[1:]]))
-        limits = [0, *edges.tolist(), len(rows)]
-        # Of every band that holds prototypes which ones, and the rows that they span.
+        bands = [slice(*ends) for ends in pairwise([0, *edges.tolist(), len(rows)]) if ends[0] < ends[1]]
+        # In a band copy by copy, each copy at all places.
+        self._order = torch.cat([at_place[band].T.flatten() for band in bands])  # (m,)
+        self._cost = BlockCost(prototypes[self._order], positions[self._order], grid_shape, alpha, precision=precision)
         self._bands = [
-            (slice(start, stop), rows[start].item(), rows[stop - 1].item()) for start, stop in pairwise(limits) if start < stop
+            _Band(
+                slice(band.start * self._copies, band.stop * self._copies),
+                rows[band.start].item(),
+                rows[band.stop - 1].item(),
+                spatial_cost(self._cost.grid, places[band]),  # (height * width, n_places in the band)
+            )
+            for band in bands
         ]
 
     def images_at_once(self):
         """How many images are best searched together: at least eight, more if they fill a block."""
-        return max(8, 6 * 2**20 // (len(self._cost) * math.prod(self._grid_shape)))
+        return max(8, _BLOCK // (len(self._cost) * math.prod(self._grid_shape)))
 
     def __call__(self, features, scale=None):
         """Cost and index of the cheapest prototype of every patch.
@@ -375,10 +426,11 @@ class NearestSearch:
         """
         x = by_cell(features)  # (height * width, batch, channels)
         self._cost.scale = self._cost.maxima(x) if scale is None else scale
-        if self._cost.space_weight:
-            found = [self._in_bands(x[cells], cells) for cells in self._cells]
+        unit = self._cost.operand(x)  # (height * width, batch, channels or channels + 1)
+        if len(self._bands) == 1:
+            found = [self._in_all(unit[cells], cells) for cells in self._cost.blocks(x.shape[1])]
         else:
-            found = [self._in_all(x[cells], cells) for cells in self._cost.blocks(x.shape[1])]
+            found = [self._in_bands(unit[cells], cells) for cells in self._cells]
         index = torch.cat(found).view(x.shape[:2])  # (height * width, batch)
         cost = self._cost.of_pairs(x, index)
         check_finite(cost.max().item())
@@ -386,22 +438,43 @@ class NearestSearch:
         return cost.view(shape).permute(2, 0, 1), self._order[index].view(shape).permute(2, 0, 1)
 
     def _in_all(self, x, cells):
-        return self._cost.mix(self._cost.features(x.flatten(0, 1)), cells).argmin(1)  # (n_cells * batch,)
+        """Which prototype is the cheapest for each patch x (n_cells, batch, ...) of some cells: (n_cells * batch,)."""
+        of_cell = torch.arange(cells.start, cells.stop, device=x.device).repeat_interleave(x.shape[1])  # (n_cells * batch,)
+        return self._cheapest(x.flatten(0, 1), of_cell, self._bands[0])[1]
 
     def _in_bands(self, x, cells):
-        """Which prototype is the cheapest for each patch x (n_cells, batch, channels) of some cells, (n_cells * batch,)."""
-        batch, x = x.shape[1], x.flatten(0, 1)  # (n_cells * batch, channels)
-        row = self._cost.grid[cells, 0].repeat_interleave(batch)  # (n_cells * batch,)
+        """As `_in_all`, but for the bands that cannot win."""
+        of_cell = torch.arange(cells.start, cells.stop, device=x.device).repeat_interleave(x.shape[1])  # (n_cells * batch,)
+        x, row = x.flatten(0, 1), self._cost.grid[of_cell, 0]  # (n_cells * batch, ...), (n_cells * batch,)
         middle = row.mean().item()
-        best, index = torch.full_like(row, torch.inf), torch.zeros_like(row, dtype=torch.int64)
-        for columns, low, high in sorted(self._bands, key=lambda band: max(band[1] - middle, middle - band[2])):
-            way = torch.maximum(low - row, row - high).clamp_(min=0)  # (n_cells * batch,), to the band's nearest row
+        best, index = torch.full_like(row, torch.inf), torch.zeros_like(of_cell)
+        for band in sorted(self._bands, key=lambda band: max(band.low - middle, middle - band.high)):
+            way = torch.maximum(band.low - row, row - band.high).clamp_(min=0)  # (n_cells * batch,), to the band's nearest row
             open_ = (best > way * self._cost.space_weight).nonzero()[:, 0]  # (n_open,)
             if len(open_) == 0:
                 continue
-            M = self._cost.mix(self._cost.features(x[open_], columns), cells, columns, open_ // batch)  # (n_open, n_columns)
-            cost, where = M.min(1)
+            cost, where = self._cheapest(x[open_], of_cell[open_], band)
             better = cost < best[open_]
             best[open_[better]] = cost[better]
-            index[open_[better]] = where[better] + columns.start
+            index[open_[better]] = where[better]
         return index
+
+    def _cheapest(self, x, of_cell, band):
+        """Lowest cost (k,) of patches x (k, ...) in a band, and which prototype has it (k,)."""
+        c_feat = self._cost.features(x, band.columns).view(len(x), self._copies, -1)  # (k, copies, n_places)
+        M = c_feat.amin(1).float() if c_feat.dtype == torch.bfloat16 else c_feat.amin(1)  # (k, n_places)
+        M *= self._cost.feature_weight
+        if self._cost.space_weight:
+            M.add_(band.space[of_cell], alpha=self._cost.space_weight)
+        cost, place = M.min(1)  # (k,)
+        at_place = c_feat.gather(2, place[:, None, None].expand(-1, self._copies, 1))[:, :, 0]  # (k, copies)
+        return cost, band.columns.start + at_place.min(1).indices * c_feat.shape[2] + place
+
+
+class _Band(NamedTuple):
+    """Prototypes whose places lie between two rows of the unit square."""
+
+    columns: slice  # which prototypes
+    low: float
+    high: float
+    space: torch.Tensor  # (height * width, n_places), spatial cost, before it is weighted

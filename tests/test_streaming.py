@@ -49,7 +49,12 @@ def cut(monkeypatch, step):
 
 
 def whole(cost, x):
-    return torch.cat([cost.mix(cost.features(x[cells].flatten(0, 1)), cells).clone() for cells in cost.blocks(x.shape[1])])
+    blocks = []
+    for cells in cost.blocks(x.shape[1]):
+        c_feat = cost.features(cost.operand(x[cells]).flatten(0, 1))  # (n_cells * batch, m)
+        c_space = cost.space(cells).repeat_interleave(x.shape[1], 0)  # (n_cells * batch, m)
+        blocks.append(cost.feature_weight * c_feat + cost.space_weight * c_space)
+    return torch.cat(blocks)
 
 
 # Cost
@@ -83,7 +88,8 @@ def test_reduced_precision_rounds_vectors_and_costs_but_no_cosines():
     x = drawn(300, 256, dtype=torch.float32) + 3 * drawn(300, 1, seed=1, dtype=torch.float32)
     z = x[:20] + 0.05 * drawn(20, 256, seed=2, dtype=torch.float32)
     exact = feature_cost(x, z)
-    rounded = BlockCost(z, torch.zeros(20, 2), (5, 4), 0.0, precision="reduced").features(x)
+    cost = BlockCost(z, torch.zeros(20, 2), (5, 4), 0.0, precision="reduced")
+    rounded = cost.features(cost.operand(x))
     error, small = (rounded - exact).abs(), exact < 0.01
     assert 0 < error.max() and (error <= 2**-8 * exact + 2**-10).all()
     assert error[small].max() < 0.5 * ((1 - exact).bfloat16().float() - (1 - exact)).abs()[small].max()
@@ -117,7 +123,7 @@ def test_passes_make_the_iterates_of_pot(monkeypatch, alpha, passes, keep_gb):
     _, x, cost, M = problem(alpha)
     v, values = 3 * drawn(len(cost), seed=7), drawn(20, 3, 4, seed=8)
     plan = pot_from(M, v, 0.05, passes - 1)
-    result = sinkhorn_streamed(cost, x, values, 0.05, v=v, tol=1e-9, n_iter=passes, keep_gb=keep_gb)
+    result = sinkhorn_streamed(cost, x, values, 0.05, v=v, tol=1e-9, n_iter=passes, relaxation=1, keep_gb=keep_gb)
     torch.testing.assert_close(result.received, plan.sum(0), atol=1e-12, rtol=0)
     torch.testing.assert_close(result.pushed, plan.T @ values.flatten(0, 1), atol=1e-12, rtol=0)
     assert result.loss == pytest.approx((plan * M).sum().item(), abs=1e-12)
@@ -151,7 +157,7 @@ def test_it_stops_at_the_tolerance_and_not_before(tol):
 def test_values_are_pushed_only_when_a_pass_is_expected_to_be_the_last(monkeypatch):
     _, x, cost, _ = problem(0.3)
     pushes, original = [], streaming._pass
-    monkeypatch.setattr(streaming, "_pass", lambda *args: pushes.append(args[2] is not None) or original(*args))
+    monkeypatch.setattr(streaming, "_pass", lambda *args, **rest: pushes.append(args[2] is not None) or original(*args, **rest))
     first = sinkhorn_streamed(cost, x, reg=0.02, tol=0.02, n_iter=1000)
     pushes.clear()
     again = sinkhorn_streamed(cost, x, reg=0.02, tol=0.02, n_iter=1000, expected=first.marginal_errors)
@@ -163,13 +169,40 @@ def test_values_are_pushed_only_when_a_pass_is_expected_to_be_the_last(monkeypat
     assert pushes[0] and pushes[-1] and not all(pushes)
 
 
+def test_a_pass_that_was_good_enough_is_followed_by_one_that_pushes(monkeypatch):
+    _, x, cost, _ = problem(0.3)
+    pushes, original = [], streaming._pass
+    monkeypatch.setattr(streaming, "_pass", lambda *args, **rest: pushes.append(args[2] is not None) or original(*args, **rest))
+    # The problem before needed many more passes than this one.
+    result = sinkhorn_streamed(cost, x, reg=0.02, tol=0.02, n_iter=1000, expected=[0.5] * 500)
+    assert pushes == [False] * (len(pushes) - 1) + [True]
+    assert [error <= 0.02 for error in result.marginal_errors] == [False] * (len(pushes) - 2) + [True, True]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_relaxation_needs_fewer_passes_to_the_same_end(alpha):
+    _, x, cost, _ = problem(alpha, batch=8)
+    plain, relaxed = (sinkhorn_streamed(cost, x, reg=0.02, tol=1e-6, n_iter=3000, relaxation=w) for w in (1.0, 1.8))
+    assert len(relaxed.marginal_errors) < 0.7 * len(plain.marginal_errors)
+    torch.testing.assert_close(relaxed.pushed, plain.pushed, atol=1e-6, rtol=0)
+    assert relaxed.loss == pytest.approx(plain.loss, abs=1e-6)
+
+
+def test_relaxation_ends_where_the_error_rises():
+    _, x, cost, _ = problem(0.3)
+    errors = sinkhorn_streamed(cost, x, reg=0.005, tol=1e-4, n_iter=3000, relaxation=1.999).marginal_errors
+    rises = [k for k in range(1, len(errors)) if errors[k] >= errors[k - 1]]
+    assert errors[-1] <= 1e-4
+    assert rises and all(errors[k + 1] <= errors[k] for k in range(rises[0] + 1, len(errors) - 1))
+
+
 def test_a_dual_from_nearly_the_same_problem_saves_passes():
     _, x, cost, _ = problem(0.3, batch=8)
     cold = sinkhorn_streamed(cost, x, reg=0.02, tol=0.01, n_iter=1000)
     moved = BlockCost(cost.unit + 0.002 * drawn(len(cost), 6, seed=9), cost.positions, (5, 4), 0.3)
     moved.scale = SCALE
     warm = sinkhorn_streamed(moved, x, reg=0.02, v=cold.v, tol=0.01, n_iter=1000)
-    assert len(warm.marginal_errors) <= 3 < 10 < len(cold.marginal_errors)
+    assert len(warm.marginal_errors) <= 3 < 7 < len(cold.marginal_errors)
 
 
 @pytest.mark.parametrize("reg", [0.001, 0.01, 1.0])
@@ -198,6 +231,11 @@ def test_nothing_larger_than_a_block_is_held(monkeypatch):
     sinkhorn_streamed(cost, x, keep_gb=0, n_iter=3)
     assert set(cost._buffers) == {"c_feat", "M", "T"}
     assert all(buffer.numel() == 2 * 3 * len(cost) for buffer in cost._buffers.values())
+    _, x, cost, _ = problem(0.3, precision="reduced", dtype=torch.float32)
+    sinkhorn_streamed(cost, x, keep_gb=0, n_iter=3)
+    sizes = {name: buffer.numel() for name, buffer in cost._buffers.items()}
+    block = 2 * 3 * len(cost)
+    assert sizes == {"c_feat": block, "M": block, "T": block, "gathered": 4 * block, "part": len(cost) * 6}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -280,7 +318,9 @@ def test_a_start_from_images_takes_embeddings_of_the_prototypes_own_places(n_pro
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("alpha", [0.0, 0.05, 0.3, 1.0])
 @pytest.mark.parametrize("shape", [(5, 4), (1, 6), (14, 3), (1, 1)])
-def test_the_search_finds_the_minimum(alpha, shape, free):
+@pytest.mark.parametrize("block", [1, 10**6])
+def test_the_search_finds_the_minimum(monkeypatch, alpha, shape, free, block):
+    monkeypatch.setattr(streaming, "_BLOCK", block)  # smaller than the problem: band by band
     features, _, cost, M = problem(alpha, shape=shape, free=free)
     found, index = NearestSearch(cost.unit, cost.positions, shape, alpha)(features, SCALE)
     expected = M.view(-1, 3, M.shape[1]).permute(1, 0, 2)  # (batch, height * width, m)
@@ -301,8 +341,21 @@ def test_the_search_skips_what_cannot_win(monkeypatch):
         return found
 
     monkeypatch.setattr(BlockCost, "features", counted)
+    monkeypatch.setattr(streaming, "_BLOCK", 1000)
     NearestSearch(prototypes, positions, shape, 0.3)(features, CostScale(1.0, math.sqrt(2)))
     assert sum(pairs) < 0.5 * 2 * 196 * len(prototypes)
+
+
+def test_places_with_different_numbers_of_prototypes_are_searched_too(monkeypatch):
+    features, _, cost, M = problem(0.3)
+    positions = cost.positions[torch.arange(60) // 7]  # seven at a place, and four at the last one
+    c_space = spatial_cost(cost.grid, positions).repeat_interleave(3, 0)
+    M = mix_costs(feature_cost(by_cell(features).flatten(0, 1), cost.unit), c_space, 0.3, SCALE)[0]
+    for block in (1, 10**6):
+        monkeypatch.setattr(streaming, "_BLOCK", block)
+        found = NearestSearch(cost.unit, positions, (5, 4), 0.3)(features, SCALE)[0]
+        expected = M.amin(1).view(20, 3).T  # (batch, height * width)
+        torch.testing.assert_close(found.flatten(1), expected, atol=1e-12, rtol=0)
 
 
 def test_a_search_in_reduced_precision_gives_exact_costs_of_nearly_the_cheapest():
