@@ -1,17 +1,25 @@
 """How well anomaly scores separate normal from anomalous: per image, per pixel and per defect region.
 
-Every metric here depends on the order of the scores alone and is exact over ties. All are found from one thing: how
-many normal scores lie above, and how many at or above, each distinct score of an anomalous one. The normal scores,
-nearly all the pixels, are therefore sorted once and without their positions: much faster than ranking every pixel.
+Every metric here depends on the order of the scores alone and is exact over ties. All are found from one thing, see
+`pradot.counts`: how many normal scores lie above, and how many at or above, each distinct score of an anomalous one.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from numbers import Real
 
 import numpy as np
 from scipy import ndimage
 
+from pradot import counts
 from pradot.errors import PradotError
+
+Maps = np.ndarray | Sequence[np.ndarray]
+"""Array of shape (n_images, height, width), or sequence of arrays of shape (height_i, width_i)."""
+
+Defects = Sequence[Sequence[tuple[np.ndarray, float]]]
+"""For each image its defects, each a mask of shape (height_i, width_i) and a saturation area in pixels."""
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner belong to one region
 
@@ -43,7 +51,7 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     Hanley and McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
     Radiology 143, 1982.
     """
-    return _auroc(_count(*_by_class(labels, scores, "AUROC")))
+    return counts.auroc(_count_samples(labels, scores, "AUROC"))
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -68,7 +76,7 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     PradotError
         As in `auroc`.
     """
-    return _average_precision(_count(*_by_class(labels, scores, "average precision")))
+    return counts.average_precision(_count_samples(labels, scores, "average precision"))
 
 
 def f1_max(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -91,12 +99,10 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> float:
     PradotError
         As in `auroc`.
     """
-    return _f1_max(_count(*_by_class(labels, scores, "F1-max")))
+    return counts.f1_max(_count_samples(labels, scores, "F1-max"))
 
 
-def au_pro(
-    anomaly_maps: np.ndarray | Sequence[np.ndarray], masks: np.ndarray | Sequence[np.ndarray], max_fpr: float = 0.3
-) -> float:
+def au_pro(anomaly_maps: Maps, masks: Maps, max_fpr: float | Sequence[float] = 0.3) -> float | list[float]:
     r"""Area under the per-region-overlap curve up to a false positive rate, divided by that rate (AU-PRO).
 
     At a threshold, a region's overlap is the share of its pixels that score at or above it, and PRO is the mean of that
@@ -110,15 +116,16 @@ def au_pro(
     Parameters
     ----------
     anomaly_maps : array of shape (n_images, height, width), or sequence of arrays of shape (height_i, width_i)
-        Anomaly score of every pixel, higher for the more abnormal, in any unit.
+        Anomaly score of every pixel, higher for the more abnormal, in any unit. Read twice, one at a time, so a sequence
+        may load them as it is asked for them.
     masks : like `anomaly_maps`
         1 or True on defects; all 0 for a normal image. Regions are the 8-connected components of each mask.
-    max_fpr : float
+    max_fpr : float or sequence of float
         Limit L of the false positive rate, in (0, 1]. MVTec AD is reported at 0.3 and, more strictly, at 0.05.
 
     Returns
     -------
-    float
+    float, or list of float for a sequence of limits
         In [0, 1]; 1 if every defect pixel scores above every normal pixel.
 
     Raises
@@ -132,15 +139,55 @@ def au_pro(
     Bergmann, Batzner, Fauser, Sattlegger and Steger, "The MVTec Anomaly Detection Dataset", International Journal of
     Computer Vision 129, 2021, section 4.
     """
-    if not 0 < max_fpr <= 1:
-        raise PradotError(f"max_fpr: expected a false positive rate in (0, 1], found {max_fpr}; 0.3 is the usual limit")
-    normal, anomalous, weights = _split_pixels(*_checked_maps(anomaly_maps, masks), "AU-PRO")
-    return _area_under_pro(_count(normal, anomalous), weights, max_fpr)
+    return _area_under_overlap(partial(_read_masks, anomaly_maps, masks), max_fpr, "AU-PRO")
 
 
-def pro_curve(
-    anomaly_maps: np.ndarray | Sequence[np.ndarray], masks: np.ndarray | Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def au_spro(anomaly_maps: Maps, defects: Defects, max_fpr: float | Sequence[float] = 0.05) -> float | list[float]:
+    r"""Area under the saturated per-region-overlap curve up to a false positive rate, divided by it (AU-sPRO).
+
+    Of some defects it is enough to find a part: where an object is missing, nobody can say at which of the possible
+    places. Defect i, with pixels A_i, therefore has a saturation area s_i, and at a threshold with the set P of pixels
+    scoring at or above it
+
+    .. math:: \mathrm{sPRO} = \frac{1}{m} \sum_{i=1}^m \min\left(\frac{|A_i \cap P|}{s_i}, 1\right)
+
+    over all m defects of all images. The area is taken as in `au_pro`, whose value this is when every defect is a
+    connected region that saturates at its own area. Normal pixels are those outside all defects of their image.
+
+    Parameters
+    ----------
+    anomaly_maps : array of shape (n_images, height, width), or sequence of arrays of shape (height_i, width_i)
+        As in `au_pro`.
+    defects : sequence of sequences of (mask, saturation area)
+        For each image its defects, none for a normal one. A mask is like those of `au_pro`, but counts as one defect,
+        connected or not; masks of one image may overlap. The saturation area, in pixels, is above 0 and at most the
+        mask's area: MVTec AD LOCO's is int(threshold x area) where it is relative and min(threshold, area) where not.
+        Read twice, one image at a time.
+    max_fpr : float or sequence of float
+        Limit of the false positive rate, in (0, 1]. MVTec AD LOCO is reported at 0.05; its evaluation also gives 0.01,
+        0.1, 0.3 and 1. Several limits take hardly longer than one.
+
+    Returns
+    -------
+    float, or list of float for a sequence of limits
+        In [0, 1]; 1 if in every defect at least the saturation area scores above every normal pixel.
+
+    Raises
+    ------
+    PradotError
+        If shapes differ, a score is NaN or infinite, a saturation area does not fit its mask, `max_fpr` is outside
+        (0, 1], there is no defect at all, or no pixel is normal.
+
+    References
+    ----------
+    Bergmann, Batzner, Fauser, Sattlegger and Steger, "Beyond Dents and Scratches: Logical Constraints in Unsupervised
+    Anomaly Detection and Localization", International Journal of Computer Vision 130, 2022, section 4. Equal to the
+    evaluation published with the data set, whose curve has sampled thresholds, within their distance.
+    """
+    return _area_under_overlap(partial(_read_defects, anomaly_maps, defects), max_fpr, "AU-sPRO")
+
+
+def pro_curve(anomaly_maps: Maps, masks: Maps) -> tuple[np.ndarray, np.ndarray]:
     """Give the per-region-overlap curve whose area `au_pro` measures.
 
     Parameters
@@ -159,12 +206,11 @@ def pro_curve(
     PradotError
         As in `au_pro`.
     """
-    normal, anomalous, weights = _split_pixels(*_checked_maps(anomaly_maps, masks), "PRO curve")
-    counts = _count(normal, anomalous)
-    overlap = np.cumsum(np.add.reduceat(weights, counts.first)[::-1])  # (n_distinct,), from the highest score down
+    pixels, gain = _count_pixels(partial(_read_masks, anomaly_maps, masks), "PRO curve")
+    overlap = np.cumsum(gain[::-1])  # (n_distinct,), from the highest score down
     overlap /= overlap[-1]
     before = np.concatenate([[0.0], overlap[:-1]])
-    fpr = np.stack([counts.normal_above[::-1], counts.normal_at_or_above[::-1]], axis=1).ravel() / len(normal)
+    fpr = np.stack([pixels.normal_above[::-1], pixels.normal_at_or_above[::-1]], axis=1).ravel() / pixels.n_normal
     pro = np.stack([before, overlap], axis=1).ravel()  # (2 * n_distinct,)
     return np.concatenate([[0.0], fpr, [1.0]]), np.concatenate([[0.0], pro, [1.0]])
 
@@ -177,7 +223,7 @@ def evaluate(
 ) -> dict[str, float | None]:
     """Compute every metric of a test set, sorting its pixels once.
 
-    Beside its input it needs about one more copy of the normal pixels and some 100 bytes for each defect pixel.
+    Beside its input it needs at most 256 MB for the normal pixels and some 60 bytes for each defect pixel.
 
     Parameters
     ----------
@@ -200,13 +246,13 @@ def evaluate(
         As in `auroc` and `au_pro`; also if only one of maps and masks is given, their number is not that of the labels,
         or an image labelled normal has a defect in its mask.
     """
-    images = _count(*_by_class(labels, scores, "image metrics"))
+    images = _count_samples(labels, scores, "image metrics")
     metrics: dict[str, float | None] = {
-        "image_auroc": _auroc(images),
+        "image_auroc": counts.auroc(images),
         "pixel_auroc": None,
-        "image_ap": _average_precision(images),
+        "image_ap": counts.average_precision(images),
         "pixel_ap": None,
-        "image_f1_max": _f1_max(images),
+        "image_f1_max": counts.f1_max(images),
         "pixel_f1_max": None,
         "au_pro_30": None,
         "au_pro_05": None,
@@ -217,153 +263,156 @@ def evaluate(
         missing = "anomaly_maps" if anomaly_maps is None else "masks"
         raise PradotError(f"pixel metrics: expected anomaly_maps and masks, found no {missing}; give both or neither")
 
-    maps, masks = _checked_maps(anomaly_maps, masks)
-    if len(maps) != len(labels):
-        raise PradotError(f"anomaly_maps: expected one for each of the {len(labels)} labels, found {len(maps)}")
-    for index, (label, mask) in enumerate(zip(labels, masks, strict=True)):
-        if not label and mask.any():
-            raise PradotError(
-                f"masks: image {index} is labelled normal, but its mask has a defect; "
-                "give labels and masks of the same images in the same order"
-            )
-    normal, anomalous, weights = _split_pixels(maps, masks, "pixel metrics")
-    pixels = _count(normal, anomalous)
-    metrics["pixel_auroc"] = _auroc(pixels)
-    metrics["pixel_ap"] = _average_precision(pixels)
-    metrics["pixel_f1_max"] = _f1_max(pixels)
-    metrics["au_pro_30"] = _area_under_pro(pixels, weights, 0.3)
-    metrics["au_pro_05"] = _area_under_pro(pixels, weights, 0.05)
+    if len(anomaly_maps) != len(labels):
+        raise PradotError(f"anomaly_maps: expected one for each of the {len(labels)} labels, found {len(anomaly_maps)}")
+
+    def read():
+        for index, image in enumerate(_read_masks(anomaly_maps, masks)):
+            if image[1] is not None and not labels[index]:
+                raise PradotError(
+                    f"masks: image {index} is labelled normal, but its mask has a defect; "
+                    "give labels and masks of the same images in the same order"
+                )
+            yield image
+
+    pixels, gain = _count_pixels(read, "pixel metrics")
+    metrics["pixel_auroc"] = counts.auroc(pixels)
+    metrics["pixel_ap"] = counts.average_precision(pixels)
+    metrics["pixel_f1_max"] = counts.f1_max(pixels)
+    metrics["au_pro_30"] = counts.area_under_overlap(pixels, gain, 0.3)
+    metrics["au_pro_05"] = counts.area_under_overlap(pixels, gain, 0.05)
     return metrics
 
 
-class _Counts(NamedTuple):
-    """Counts at each distinct anomalous score, in rising order; arrays of shape (n_distinct,), integer."""
-
-    first: np.ndarray  # where the score's run of ties begins among the sorted anomalous scores
-    anomalous_tied: np.ndarray
-    anomalous_at_or_above: np.ndarray
-    normal_above: np.ndarray
-    normal_at_or_above: np.ndarray
-    n_anomalous: int
-    n_normal: int
-
-
-def _count(normal: np.ndarray, anomalous: np.ndarray) -> _Counts:
-    """Count the scores above each distinct anomalous score; both arrays sorted, of one dtype, and not empty."""
-    first = np.concatenate([[0], np.flatnonzero(anomalous[1:] != anomalous[:-1]) + 1])
-    distinct = anomalous[first]  # (n_distinct,)
-    return _Counts(
-        first=first,
-        anomalous_tied=np.diff(first, append=len(anomalous)),
-        anomalous_at_or_above=len(anomalous) - first,
-        normal_above=len(normal) - np.searchsorted(normal, distinct, side="right"),
-        normal_at_or_above=len(normal) - np.searchsorted(normal, distinct, side="left"),
-        n_anomalous=len(anomalous),
-        n_normal=len(normal),
-    )
-
-
-def _auroc(counts: _Counts) -> float:
-    # Integers throughout: twice the number of pairs fits 64 bits up to four thousand million scores.
-    n_twice_pairs = 2 * counts.n_anomalous * counts.n_normal
-    n_twice_lost = int(np.sum(counts.anomalous_tied * (counts.normal_above + counts.normal_at_or_above)))
-    return (n_twice_pairs - n_twice_lost) / n_twice_pairs
-
-
-def _average_precision(counts: _Counts) -> float:
-    precision = counts.anomalous_at_or_above / (counts.anomalous_at_or_above + counts.normal_at_or_above)
-    return float(np.sum(counts.anomalous_tied * precision)) / counts.n_anomalous
-
-
-def _f1_max(counts: _Counts) -> float:
-    # Between two anomalous scores a lower threshold adds false positives alone, so the maximum lies at one of them.
-    n_detected = counts.anomalous_at_or_above
-    return float(np.max(2 * n_detected / (n_detected + counts.normal_at_or_above + counts.n_anomalous)))
-
-
-def _area_under_pro(counts: _Counts, weights: np.ndarray, max_fpr: float) -> float:
-    """AU-PRO as the weighted sum of one ramp for each distinct score of the defect pixels.
-
-    As the false positive rate x grows, pixels of score s are detected from a = P(normal > s) on, fully from
-    b = P(normal >= s) on, and in proportion between the two, which is the straight line across ties. Up to L such a
-    ramp covers the area (L - b') + (b' - a')^2 / (2 (b - a)) with a' = min(a, L), b' = min(b, L).
-    """
-    weight = np.add.reduceat(weights, counts.first)  # (n_distinct,)
-    start = counts.normal_above / counts.n_normal
-    stop = counts.normal_at_or_above / counts.n_normal
-    width = np.maximum(stop - start, 1 / counts.n_normal)  # without ties the numerator below is 0: avoid 0 / 0
-    start = np.minimum(start, max_fpr)
-    stop = np.minimum(stop, max_fpr)
-    area = (max_fpr - stop) + (stop - start) ** 2 / (2 * width)
-    return min(float(np.sum(weight * area)) / max_fpr, 1.0)  # rounding may pass 1 by the last digit
-
-
-def _by_class(labels: np.ndarray, scores: np.ndarray, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Check the input; give the sorted scores of the normal and of the anomalous samples."""
+def _count_samples(labels: np.ndarray, scores: np.ndarray, metric: str) -> counts.Counts:
+    """Check labels and scores, both of shape (n,), and count the normal scores above each anomalous one."""
     labels, scores = _binary(labels, "labels"), _finite(scores, "scores")
     if labels.ndim != 1 or labels.shape != scores.shape:
         raise PradotError(f"{metric}: expected two arrays of shape (n,), found {labels.shape}, {scores.shape}")
-    n_anomalous = np.count_nonzero(labels)
+    n_anomalous = int(np.count_nonzero(labels))
     if n_anomalous in (0, len(labels)):
         found = "anomalous" if n_anomalous else "normal"
         raise PradotError(
             f"{metric} undefined: expected normal (0) and anomalous (1) labels, found all {len(labels)} {found}; "
             "evaluate on samples of both kinds"
         )
-    anomalous = np.sort(scores[labels])  # (n_anomalous,)
-    normal = scores[~labels]  # (n_normal,)
-    normal.sort()
-    return normal, anomalous
+    return counts.count([scores[~labels]], len(labels) - n_anomalous, np.sort(scores[labels]))
 
 
-def _checked_maps(
-    anomaly_maps: np.ndarray | Sequence[np.ndarray], masks: np.ndarray | Sequence[np.ndarray]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Check the input; give floating-point maps and boolean masks, each of shape (height_i, width_i)."""
-    if len(anomaly_maps) != len(masks):
-        raise PradotError(f"masks: expected one for each of the {len(anomaly_maps)} maps, found {len(masks)}")
-    maps = [_finite(one, f"anomaly map {index}") for index, one in enumerate(anomaly_maps)]
-    masks = [_binary(one, f"mask {index}") for index, one in enumerate(masks)]
-    for index, (one, mask) in enumerate(zip(maps, masks, strict=True)):
-        if one.ndim != 2 or one.shape != mask.shape:
-            raise PradotError(
-                f"image {index}: expected an anomaly map and a mask of one shape (height, width), "
-                f"found {one.shape} and {mask.shape}"
-            )
-    return maps, masks
+Image = tuple[np.ndarray, np.ndarray | None, list[tuple[np.ndarray, float | None]]]
+"""A floating-point map, where any defect is (None if nowhere), and masks with their saturation areas (None: see `_overlap`)."""
 
 
-def _split_pixels(maps: list[np.ndarray], masks: list[np.ndarray], metric: str) -> tuple[np.ndarray, ...]:
-    """Give the sorted scores of the normal and of the defect pixels, and each defect pixel's weight in PRO.
-
-    The weight is 1 / (number of regions * area of the pixel's region), so all weights sum to 1.
-    """
-    areas = [np.count_nonzero(mask) for mask in masks]
-    n_anomalous, n_pixels = sum(areas), sum(mask.size for mask in masks)
-    if n_anomalous in (0, n_pixels):
-        found = "a defect at every pixel" if n_anomalous else "no defect"
+def _area_under_overlap(
+    read: Callable[[], Iterator[Image]], max_fpr: float | Sequence[float], metric: str
+) -> float | list[float]:
+    limits = list(max_fpr) if np.ndim(max_fpr) else [max_fpr]
+    if not limits or not all(isinstance(limit, Real) and 0 < limit <= 1 for limit in limits):
         raise PradotError(
-            f"{metric} undefined: expected normal and defect pixels, found {found} in all {len(masks)} masks; "
+            f"max_fpr: expected a false positive rate in (0, 1] or several, found {max_fpr}; the usual limits are 0.3 and 0.05"
+        )
+    pixels, gain = _count_pixels(read, metric)
+    areas = [counts.area_under_overlap(pixels, gain, limit) for limit in limits]
+    return areas if np.ndim(max_fpr) else areas[0]
+
+
+def _count_pixels(read: Callable[[], Iterator[Image]], metric: str) -> tuple[counts.Counts, np.ndarray]:
+    """Count the normal scores above each score of a defect pixel that still adds to an overlap.
+
+    Also gives how much the mean overlap grows at each distinct one, of shape (n_distinct,).
+    """
+    scores, weights, dtypes = [], [], set()
+    n_images = n_regions = n_normal = n_defective = 0
+    for one, is_defect, defects in read():
+        n_images += 1
+        dtypes.add(one.dtype)
+        area = 0 if is_defect is None else int(np.count_nonzero(is_defect))
+        n_defective += area
+        n_normal += one.size - area
+        for mask, saturation in defects:
+            region_scores, region_weights, n_found = _overlap(one, mask, saturation)
+            scores.append(region_scores)
+            weights.append(region_weights)
+            n_regions += n_found
+    if 0 in (n_defective, n_normal):
+        found = "a defect at every pixel" if n_defective else "no defect"
+        raise PradotError(
+            f"{metric} undefined: expected normal and defect pixels, found {found} in all {n_images} masks; "
             "evaluate on images with and without defects, with their masks"
         )
-    dtype = np.result_type(*{one.dtype for one in maps})
-    normal = np.empty(n_pixels - n_anomalous, dtype)  # filled image by image: the one large copy
-    anomalous, regions = [], []
-    n_normal = n_regions = 0
-    for one, mask, area in zip(maps, masks, areas, strict=True):
-        n_before, n_normal = n_normal, n_normal + one.size - area
-        normal[n_before:n_normal] = one[~mask] if area else one.ravel()
-        if area:
-            labelled, n_found = ndimage.label(mask, EIGHT_CONNECTED)
-            anomalous.append(one[mask])
-            regions.append(labelled[mask] + (n_regions - 1))  # numbered from 0 over all images
-            n_regions += n_found
-    normal.sort()
-    anomalous = np.concatenate(anomalous).astype(dtype, copy=False)  # (n_anomalous,)
-    regions = np.concatenate(regions)  # (n_anomalous,)
-    order = np.argsort(anomalous)
-    weight_of_region = 1 / (n_regions * np.bincount(regions))  # (n_regions,)
-    return normal, anomalous[order], weight_of_region[regions[order]]
+    scores = np.concatenate(scores, dtype=np.result_type(*dtypes))  # (n_anomalous,)
+    weights = np.concatenate(weights)  # (n_anomalous,)
+    order = np.argsort(scores)
+    scores, weights = scores[order], weights[order]
+    del order  # as much memory as both together
+    normal = (one.ravel() if is_defect is None else one[~is_defect] for one, is_defect, _ in read())
+    pixels = counts.count(normal, n_normal, scores)
+    return pixels, np.add.reduceat(weights, pixels.first) / n_regions
+
+
+def _overlap(one: np.ndarray, mask: np.ndarray, saturation: float | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Scores of a mask's pixels, by how much each adds to the overlap of its region, and the number of regions.
+
+    With a saturation area the mask is one region, and its best pixels add 1 / saturation each until they have 1 together;
+    the rest is left out. Without, its regions are its connected components, each saturated at its whole area.
+    """
+    scores = one[mask]  # (area,)
+    if saturation is None:
+        labelled, n_found = ndimage.label(mask, EIGHT_CONNECTED)
+        regions = labelled[mask] - 1  # (area,)
+        return scores, (1 / np.bincount(regions))[regions], n_found
+    n_best = math.ceil(saturation)
+    if n_best < len(scores):
+        scores = np.partition(scores, len(scores) - n_best)[-n_best:]  # the lowest of them comes first
+    else:
+        lowest = np.argmin(scores)
+        scores[0], scores[lowest] = scores[lowest], scores[0]
+    weights = np.full(n_best, 1 / saturation)
+    weights[0] = 1 - (n_best - 1) / saturation  # of a saturation area that is no whole number, the remainder
+    return scores, weights, 1
+
+
+def _read_masks(maps: Maps, masks: Maps) -> Iterator[Image]:
+    """Check the input image by image."""
+    if len(maps) != len(masks):
+        raise PradotError(f"masks: expected one for each of the {len(maps)} maps, found {len(masks)}")
+    for index, (one, mask) in enumerate(zip(maps, masks, strict=True)):
+        one, mask = _finite(one, f"anomaly map {index}"), _binary(mask, f"mask {index}")
+        _check_shapes(one, mask, index)
+        yield (one, mask, [(mask, None)]) if mask.any() else (one, None, [])
+
+
+def _read_defects(maps: Maps, defects: Defects) -> Iterator[Image]:
+    """Check the input image by image."""
+    if len(maps) != len(defects):
+        raise PradotError(f"defects: expected a list for each of the {len(maps)} maps, found {len(defects)}")
+    for index, (one, of_image) in enumerate(zip(maps, defects, strict=True)):
+        one, is_defect, checked = _finite(one, f"anomaly map {index}"), None, []
+        if one.ndim != 2:
+            raise PradotError(f"anomaly map {index}: expected shape (height, width), found {one.shape}")
+        for number, defect in enumerate(of_image):
+            name = f"defect {number} of image {index}"
+            if not isinstance(defect, tuple | list) or len(defect) != 2 or not isinstance(defect[1], Real):
+                raise PradotError(f"{name}: expected a mask and its saturation area in pixels, found {type(defect).__name__}")
+            mask, saturation = _binary(defect[0], f"mask of {name}"), defect[1]
+            _check_shapes(one, mask, index)
+            area = np.count_nonzero(mask)
+            if not 0 < saturation <= area:
+                raise PradotError(
+                    f"{name}: expected a saturation area above 0 and at most the mask's {area} pixels, found {saturation}; "
+                    "take min(area, saturation area), and leave out masks without a pixel"
+                )
+            is_defect = mask if is_defect is None else is_defect | mask
+            checked.append((mask, saturation))
+        yield one, is_defect, checked
+
+
+def _check_shapes(one: np.ndarray, mask: np.ndarray, index: int) -> None:
+    if one.ndim != 2 or one.shape != mask.shape:
+        raise PradotError(
+            f"image {index}: expected an anomaly map and a mask of one shape (height, width), "
+            f"found {one.shape} and {mask.shape}"
+        )
 
 
 def _binary(values: np.ndarray, name: str) -> np.ndarray:
