@@ -51,8 +51,8 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", parents=[common], help="fit, score and evaluate; write one record per category")
-    run.add_argument("--dataset", required=True, help="mvtec_ad, drawn or folder")
-    run.add_argument("--root", help="folder of the data set (drawn: where to draw it, data/drawn by default)")
+    run.add_argument("--dataset", required=True, help="mvtec_ad, mvtec_loco, visa, drawn or folder")
+    run.add_argument("--root", help="folder of the data set (default: looked for where PRADOT_DATA says, else in data)")
     run.add_argument("--category", default="all", help="one category, or all that are found (default)")
     run.add_argument("--preset", default="paper", help="paper (default) or fast")
     _add_encoder(run, default="auto")
@@ -119,15 +119,13 @@ def _add_encoder(parser, default):
 
 
 def _run(options):
-    from pradot.paper.datasets import list_categories
+    from pradot.paper.datasets import find_root, list_categories
     from pradot.paper.presets import get_preset
     from pradot.paper.runs import run
 
     preset = get_preset(options.preset, max_steps=options.max_steps, batch_size=options.batch_size)
     device = pick_device(options.device)  # before any data are drawn
-    root = options.root or ("data/drawn" if options.dataset == "drawn" else None)
-    if root is None:
-        raise PradotError(f"--root is missing: the folder of the data set {options.dataset}")
+    root = find_root(options.dataset, options.root)
     found = list_categories(options.dataset, root)
     categories = found if options.category == "all" else [options.category]
     # Both scales always: presets on the same images then share one set of computed features.

@@ -131,13 +131,16 @@ class Pradot(BaseEstimator):
         self.cache = cache
         self.progress = progress
 
-    def fit(self, images):
+    def fit(self, images, validation=None):
         """Learn the prototypes of every branch from normal images.
 
         Parameters
         ----------
         images : sequence of paths, PIL images or arrays
             See `pradot.images.read_image`.
+        validation : sequence of paths, PIL images or arrays, optional
+            Other normal images, which choose the best epoch. None: a part of `images` is held out for it
+            (`validation_fraction`).
 
         Returns
         -------
@@ -149,28 +152,30 @@ class Pradot(BaseEstimator):
             An image cannot be read, or a setting is out of range.
         """
         self._check_settings()  # before the encoder's long work
-        return self.fit_features(self._features(images))
+        features = self._features(images)
+        return self.fit_features(features, None if validation is None else self._features(validation))
 
-    def fit_features(self, features):
-        """As `fit`, from `Encoder.features`: dict of scale to Tensor (n_images, height, width, channels)."""
+    def fit_features(self, features, validation=None):
+        """As `fit`, from `Encoder.features`: dicts of scale to Tensor (n_images, height, width, channels)."""
         self._check_settings()
         missing = sorted({branch.scale for branch in self._branches()} - set(features))
         if missing:
             raise PradotError(
                 f"no features of scale {missing}; the encoder gives {sorted(features)}: make it with these scales"
             )
-        n_images = len(next(iter(features.values())))
-        order = torch.randperm(n_images, generator=torch.Generator().manual_seed(self.random_state))
-        n_validation = 0
-        if self.validation_fraction > 0 and n_images > 1:
-            n_validation = max(1, int(self.validation_fraction * n_images))
-        held_out, kept = order[:n_validation], order[n_validation:]
-        self.n_images_ = {"train": len(kept), "validation": len(held_out)}
+        n_images, parts = len(next(iter(features.values()))), None
+        if validation is None:
+            parts = self._held_out(n_images)
+        n_validation = len(next(iter(validation.values()))) if parts is None else len(parts[1])
+        self.n_images_ = {"train": n_images if parts is None else len(parts[0]), "validation": n_validation}
         settings = {name: getattr(self, name) for name in LEARNER_SETTINGS}
         self.learners_, notes = {}, {}
         for branch in self._branches():
             learner = PrototypeLearner(branch.alpha, device=self._encoder().device, **settings)
-            self.learners_[branch] = learner.fit(features[branch.scale][kept], features[branch.scale][held_out])
+            maps = features[branch.scale]
+            self.learners_[branch] = learner.fit(
+                *((maps, validation[branch.scale]) if parts is None else (maps[part] for part in parts))
+            )
             notes.update(dict.fromkeys(learner.notes_))  # the branches say the same: once is enough
         self.notes_ = list(notes)
         return self
@@ -332,6 +337,14 @@ class Pradot(BaseEstimator):
 
     def _features(self, images):
         return self._encoder().features(images, cache=self.cache, progress=self.progress)
+
+    def _held_out(self, n_images):
+        """Indices of the images for steps, and of those that choose the epoch."""
+        n_validation = 0
+        if self.validation_fraction > 0 and n_images > 1:
+            n_validation = max(1, int(self.validation_fraction * n_images))
+        order = torch.randperm(n_images, generator=torch.Generator().manual_seed(self.random_state))
+        return order[n_validation:], order[:n_validation]
 
     def _check_settings(self):
         branches = self._branches()

@@ -1,5 +1,7 @@
 """A data set and an encoder so small that a whole run takes a second."""
 
+import json
+
 import numpy as np
 from PIL import Image
 
@@ -54,3 +56,63 @@ def write_category(root, name="part", *, n_train=6, n_good=3, n_bad=3, masks=Tru
         if masks:
             save(mask, "ground_truth", "spot", f"{i:03}_mask.png")
     return root / name
+
+
+LOCO_CONFIG = [
+    {"defect_name": "missing", "pixel_value": 255, "saturation_threshold": 40, "relative_saturation": False},
+    {"defect_name": "scratch", "pixel_value": 254, "saturation_threshold": 0.5, "relative_saturation": True},
+]
+
+
+def write_loco_category(root, name="juice_bottle", *, n_train=4, n_validation=2, n_good=2, n_bad=2, size=(40, 56)):
+    """Draw a category in the layout of MVTec AD LOCO: every logical anomaly has two masks, of grey values 255 and 254."""
+    rng = np.random.default_rng(0)
+
+    def save(pixels, *parts):
+        path = root.joinpath(name, *parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+    def square(y, x, side, value):
+        mask = np.zeros(size, np.uint8)
+        mask[y : y + side, x : x + side] = value
+        return mask
+
+    parts = {"train/good": n_train, "validation/good": n_validation, "test/good": n_good}
+    parts |= {f"test/{kind}_anomalies": n_bad for kind in ("logical", "structural")}
+    for folder, n in parts.items():
+        for i in range(n):
+            image = (128 + rng.normal(0, 5, (*size, 3))).astype(np.uint8)
+            masks = {
+                "test/logical_anomalies": [square(2, 3, 10, 255), square(20, 30, 6, 254)],
+                "test/structural_anomalies": [square(5, 5 + i, 4, 254)],
+            }.get(folder, [])
+            for number, mask in enumerate(masks):
+                image[mask > 0] = 0
+                save(mask, "ground_truth", folder.split("/")[1], f"{i:03}", f"{number:03}.png")
+            save(image, *folder.split("/"), f"{i:03}.png")
+    (root / name / "defects_config.json").write_text(json.dumps(LOCO_CONFIG))
+    return root / name
+
+
+def write_visa(root, names=("candle", "pcb1"), *, n_train=3, n_good=2, n_bad=2, size=24):
+    """Draw VisA as its archive has it; masks hold 0 and a label."""
+    rows = ["object,split,label,image,mask"]
+    for name in names:
+        data = root / name / "Data"
+        for folder in ("Images/Normal", "Images/Anomaly", "Masks/Anomaly"):
+            (data / folder).mkdir(parents=True)
+        for i in range(n_train + n_good):
+            Image.new("RGB", (size, size), (100 + i, 90, 80)).save(data / f"Images/Normal/{i:04}.JPG")
+            rows.append(f"{name},{'test' if i < n_good else 'train'},normal,{name}/Data/Images/Normal/{i:04}.JPG,")
+        for i in range(n_bad):
+            Image.new("RGB", (size, size), (0, i, 0)).save(data / f"Images/Anomaly/{i:03}.JPG")
+            mask = np.zeros((size, size), np.uint8)
+            mask[2:5, 3:9] = i + 1
+            Image.fromarray(mask).save(data / f"Masks/Anomaly/{i:03}.png")
+            image, truth = f"{name}/Data/Images/Anomaly/{i:03}.JPG", f"{name}/Data/Masks/Anomaly/{i:03}.png"
+            rows.append(f"{name},test,anomaly,{image},{truth}")
+        (root / name / "image_anno.csv").write_text("image,label,mask\n")
+    (root / "split_csv").mkdir()
+    (root / "split_csv" / "1cls.csv").write_text("\n".join(rows) + "\n")
+    return root

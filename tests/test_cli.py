@@ -92,7 +92,8 @@ def test_one_category_alone(here):
     ("arguments", "expected"),
     [
         (["run", "--dataset", "mvtec_ad", "--root", "nowhere"], "nowhere"),
-        (["run", "--dataset", "mvtec_ad"], "--root is missing"),
+        (["run", "--dataset", "folder"], "--root is missing"),
+        (["run", "--dataset", "visa"], "No category of VisA in "),
         (["run", "--dataset", "visible", "--root", "."], "visible"),
         (["run", "--dataset", "mvtec_ad", "--root", "data", "--preset", "papier"], "unknown preset"),
         (["run", "--dataset", "mvtec_ad", "--root", "data", "--encoder", "resnet5000"], "resnet5000"),

@@ -63,8 +63,8 @@ def test_a_whole_category(tmp_path):
         ("scratch", "000.png"),
         ("scratch", "001.png"),
     ]
-    assert category.test[4].mask == root / "ground_truth" / "scratch" / "001_mask.png"
-    assert category.test[1].mask is None
+    assert category.test[4].masks == (root / "ground_truth" / "scratch" / "001_mask.png",)
+    assert category.test[1].masks == () and category.validation == ()
     assert category.labels.tolist() == [1, 0, 0, 1, 1] and category.labels.dtype.kind == "i"
     assert category.defects == ["dent", "scratch"]
     assert category.has_masks and category.notes == ()
@@ -100,7 +100,9 @@ def test_published_categories_and_counts():
     published = list(dict.fromkeys(row["category"] for row in rows if row["category"] != "mean"))
     assert list(MVTEC_AD_CATEGORIES) == published
     totals = np.sum(list(MVTEC_AD_COUNTS.values()), axis=0)
-    assert totals.tolist() == [3629, 467, 1258]  # of the whole data set
+    assert totals.tolist() == [3629, 0, 467, 1258]  # of the whole data set
+    totals = {name: np.sum(list(DATASETS[name].counts.values()), axis=0).tolist() for name in ("mvtec_loco", "visa")}
+    assert totals == {"mvtec_loco": [1778, 305, 575, 561 + 432], "visa": [8659, 0, 962, 1200]}
 
 
 def test_other_counts_than_the_published_ones_are_noted(tmp_path):
@@ -118,7 +120,7 @@ def test_images_of_any_ending_size_and_mode_find_their_masks(tmp_path):
         save(root / "test" / "dent" / name)
         save_mask(root / "ground_truth" / "dent" / mask)
     category = load_category("mvtec_ad", tmp_path, "part")
-    assert [sample.mask.name for sample in category.test] == ["a_mask.png", "b.PNG", "c_mask.BMP", "d.tif"]
+    assert [mask.name for sample in category.test for mask in sample.masks] == ["a_mask.png", "b.PNG", "c_mask.BMP", "d.tif"]
     assert category.has_masks
     assert [read_image(path).shape for path in category.train] == [(5 + i, 9 - i, 3) for i in range(5)]
     assert category.notes == ("No normal test images: metrics that need both are absent.",)
@@ -180,7 +182,7 @@ def test_mask_values(tmp_path):
 def test_masks_are_resized_by_torchvisions_nearest_neighbour_on_tensors(tmp_path):
     values = np.random.default_rng(0).random((30, 45)) > 0.5
     Image.fromarray(values).save(tmp_path / "mask.png")
-    sample = Sample(tmp_path / "image.png", "dent", tmp_path / "mask.png")
+    sample = Sample(tmp_path / "image.png", "dent", (tmp_path / "mask.png",))
     mask = read_mask(sample, (30, 45), size=7)
     np.testing.assert_array_equal(mask, values[np.arange(7) * 30 // 7][:, np.arange(7) * 45 // 7])
     resize = v2.Resize((7, 7), InterpolationMode.NEAREST)
@@ -188,7 +190,7 @@ def test_masks_are_resized_by_torchvisions_nearest_neighbour_on_tensors(tmp_path
 
 
 def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path):
-    sample = Sample(tmp_path / "a.png", "dent", save_mask(tmp_path / "a_mask.png", 6, 8))
+    sample = Sample(tmp_path / "a.png", "dent", (save_mask(tmp_path / "a_mask.png", 6, 8),))
     with pytest.raises(PradotError, match=r"a_mask\.png has 6 x 8 pixels .*a\.png 8 x 6"):
         read_mask(sample, (8, 6))
 
@@ -196,7 +198,7 @@ def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path):
 def test_an_unreadable_mask_is_named(tmp_path):
     (tmp_path / "a_mask.png").touch()
     with pytest.raises(PradotError, match=r"a_mask\.png: the file is empty"):
-        read_mask(Sample(tmp_path / "a.png", "dent", tmp_path / "a_mask.png"), (6, 8))
+        read_mask(Sample(tmp_path / "a.png", "dent", (tmp_path / "a_mask.png",)), (6, 8))
 
 
 def test_folder_in_its_shorter_layouts(tmp_path):
@@ -238,7 +240,9 @@ def test_unlabelled_training_images_are_refused(tmp_path):
 
 
 def test_wrong_roots_show_what_was_found_and_the_layout(tmp_path):
-    with pytest.raises(PradotError, match=r"No category .* it holds nothing\.\nExpected layout") as raised:
+    with pytest.raises(
+        PradotError, match=r"No category of MVTec AD in .* it holds nothing\. Name its folder .*\nExpected layout"
+    ) as raised:
         list_categories("mvtec_ad", tmp_path)
     assert str(tmp_path) in str(raised.value) and "test/DEFECT/000.png" in str(raised.value)
     with pytest.raises(PradotError, match=r"No images in .* it holds nothing(.|\n)*Expected layout"):
@@ -276,9 +280,8 @@ def test_incomplete_categories_are_named(tmp_path):
 
 @pytest.mark.parametrize("call", [list_categories, lambda *a: load_category(*a, "part")])
 def test_an_unknown_data_set_lists_those_known(tmp_path, call):
-    with pytest.raises(PradotError, match="Unknown data set 'mvtec'; known are mvtec_ad, drawn, folder"):
+    with pytest.raises(PradotError, match="Unknown data set 'mvtec'; known are mvtec_ad, mvtec_loco, visa, drawn, folder"):
         call("mvtec", tmp_path)
-    assert DATASETS == ("mvtec_ad", "drawn", "folder")
 
 
 def test_the_drawn_set_is_drawn_once_beside_whatever_is_there(tmp_path, monkeypatch):

@@ -415,3 +415,15 @@ def test_saving_over_a_model_replaces_it(saved, tiny_encoder, draw):
     assert tuple(loaded.learners_) == (Branch(3, 0.3),)
     assert np.array_equal(loaded.anomaly_maps(draw(2, 1), 32), other.anomaly_maps(draw(2, 1), 32))
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_validation_images_of_their_own_choose_the_epoch_and_all_others_train(tiny_encoder, draw):
+    images, others = draw(4, seed=0), draw(3, seed=1)
+    settings = {"branches": [(3, 0.3)], "n_prototypes": 1, "n_epochs": 2, "batch_size": 2, "n_iter": 5}
+    detector = Pradot(tiny_encoder, **settings).fit(images, validation=others)
+    assert detector.n_images_ == {"train": 4, "validation": 3} and detector.notes_ == []
+    learner = detector.learners_[Branch(3, 0.3)]
+    assert learner.n_steps_ == 2 * 2
+    other = Pradot(tiny_encoder, **settings).fit(images, validation=draw(3, seed=2)).learners_[Branch(3, 0.3)]
+    assert other.history_["loss"] == learner.history_["loss"]
+    assert other.history_["validation_loss"] != learner.history_["validation_loss"]

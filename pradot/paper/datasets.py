@@ -1,78 +1,162 @@
-"""The data sets: which images a category trains and tests on, their defects and their masks.
-
-Nothing is read here but folder listings and masks; every problem with a layout is an error that shows the layout
-expected, and nothing is left out in silence.
-"""
+"""The data sets: where they are, and which images a category trains and tests on."""
 
 import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from pradot.errors import PradotError
-from pradot.images import IMAGE_SUFFIXES, describe_folder, find_images, read_image, visible
+from pradot.images import IMAGE_SUFFIXES, describe_folder, visible
 from pradot.paper.drawn import CATEGORY, draw
+from pradot.paper.layouts import (
+    FOLDER_LAYOUT,
+    MVTEC_AD_LAYOUT,
+    MVTEC_LOCO_LAYOUT,
+    VISA_LAYOUT,
+    Images,
+    Sample,
+    is_mvtec_ad,
+    is_mvtec_loco,
+    is_visa_archive,
+    read_folder,
+    read_mvtec_ad,
+    read_mvtec_loco,
+    read_visa,
+)
+from pradot.paper.masks import read_defects, read_mask
 
-DATASETS = ("mvtec_ad", "drawn", "folder")
-"""Names of the data sets known."""
+__all__ = [
+    "DATASETS",
+    "DOWNLOADED",
+    "LOCO_TYPES",
+    "MVTEC_AD_CATEGORIES",
+    "MVTEC_AD_COUNTS",
+    "Category",
+    "Counts",
+    "Dataset",
+    "Sample",
+    "count",
+    "data_folder",
+    "find_categories",
+    "find_datasets",
+    "find_root",
+    "list_categories",
+    "load_category",
+    "read_defects",
+    "read_mask",
+]
 
-# Training images, normal and anomalous test images of the published data set (Bergmann et al., CVPR 2019, table 1).
+LOCO_TYPES = ("logical_anomalies", "structural_anomalies")
+"""The two types of defects in MVTec AD LOCO, whose metrics are averaged."""
+
+
+class Counts(NamedTuple):
+    """Images of a category."""
+
+    train: int  # normal
+    validation: int  # normal, held out by the data set itself
+    normal: int  # test images
+    anomalous: int  # test images
+
+    def __str__(self):
+        validation = f" + {self.validation}" if self.validation else ""
+        return f"{self.train}{validation} + {self.normal} + {self.anomalous}"
+
+
+class Dataset(NamedTuple):
+    """What is known of a data set."""
+
+    title: str
+    folders: tuple[str, ...]  # what the unpacked data set is usually called; case, "-", "_" and spaces do not matter
+    counts: dict[str, Counts]  # of the published data set, in the published order
+    layout: str  # for errors
+    is_category: Callable[[Path], bool]
+    read: Callable[[Path], Images]
+
+
+# Bergmann et al., CVPR 2019, table 1: textures, then objects.
 MVTEC_AD_COUNTS = {
-    "carpet": (280, 28, 89),
-    "grid": (264, 21, 57),
-    "leather": (245, 32, 92),
-    "tile": (230, 33, 84),
-    "wood": (247, 19, 60),
-    "bottle": (209, 20, 63),
-    "cable": (224, 58, 92),
-    "capsule": (219, 23, 109),
-    "hazelnut": (391, 40, 70),
-    "metal_nut": (220, 22, 93),
-    "pill": (267, 26, 141),
-    "screw": (320, 41, 119),
-    "toothbrush": (60, 12, 30),
-    "transistor": (213, 60, 40),
-    "zipper": (240, 32, 119),
+    "carpet": Counts(280, 0, 28, 89),
+    "grid": Counts(264, 0, 21, 57),
+    "leather": Counts(245, 0, 32, 92),
+    "tile": Counts(230, 0, 33, 84),
+    "wood": Counts(247, 0, 19, 60),
+    "bottle": Counts(209, 0, 20, 63),
+    "cable": Counts(224, 0, 58, 92),
+    "capsule": Counts(219, 0, 23, 109),
+    "hazelnut": Counts(391, 0, 40, 70),
+    "metal_nut": Counts(220, 0, 22, 93),
+    "pill": Counts(267, 0, 26, 141),
+    "screw": Counts(320, 0, 41, 119),
+    "toothbrush": Counts(60, 0, 12, 30),
+    "transistor": Counts(213, 0, 60, 40),
+    "zipper": Counts(240, 0, 32, 119),
 }
 MVTEC_AD_CATEGORIES = tuple(MVTEC_AD_COUNTS)
-"""The fifteen categories in the published order: textures, then objects."""
+"""The fifteen categories in the published order."""
 
-_MVTEC_AD_FOLDERS = ("mvtec_ad", "mvtec_anomaly_detection")  # what the unpacked data set is usually called
+# What the archive holds: in splicing_connectors six training images and one for validation more than in Bergmann et al., IJCV
+# 2022, table 1, which sums to 1,772 and 304.
+_MVTEC_LOCO_COUNTS = {
+    "breakfast_box": Counts(351, 62, 102, 83 + 90),
+    "juice_bottle": Counts(335, 54, 94, 142 + 94),
+    "pushpins": Counts(372, 69, 138, 91 + 81),
+    "screw_bag": Counts(360, 60, 122, 137 + 82),
+    "splicing_connectors": Counts(360, 60, 119, 108 + 85),
+}
 
-_MVTEC_AD_LAYOUT = """
-Expected layout:
-  ROOT/
-    CATEGORY/                                such as bottle
-      train/good/000.png ...                 normal images
-      test/good/000.png ...                  normal images
-      test/DEFECT/000.png ...                anomalous images, such as DEFECT = scratch
-      ground_truth/DEFECT/000_mask.png ...   their masks (may be absent as a whole)"""
+# Zou et al., ECCV 2022, divided by split_csv/1cls.csv.
+_VISA_COUNTS = {
+    "candle": Counts(900, 0, 100, 100),
+    "capsules": Counts(542, 0, 60, 100),
+    "cashew": Counts(450, 0, 50, 100),
+    "chewinggum": Counts(453, 0, 50, 100),
+    "fryum": Counts(450, 0, 50, 100),
+    "macaroni1": Counts(900, 0, 100, 100),
+    "macaroni2": Counts(900, 0, 100, 100),
+    "pcb1": Counts(904, 0, 100, 100),
+    "pcb2": Counts(901, 0, 100, 100),
+    "pcb3": Counts(905, 0, 101, 100),
+    "pcb4": Counts(904, 0, 101, 100),
+    "pipe_fryum": Counts(450, 0, 50, 100),
+}
 
-_FOLDER_LAYOUT = """
-Expected layout, of which all but the training images may be absent:
-  ROOT/
-    train/good/000.png ...                   normal images (or in train/, or for training alone in ROOT itself)
-    test/good/000.png ...                    normal images
-    test/DEFECT/000.png ...                  anomalous images, such as DEFECT = scratch
-    ground_truth/DEFECT/000_mask.png ...     their masks"""
+DATASETS = {
+    "mvtec_ad": Dataset(
+        "MVTec AD",
+        ("mvtec_ad", "mvtec_anomaly_detection", "mvtec"),
+        MVTEC_AD_COUNTS,
+        MVTEC_AD_LAYOUT,
+        lambda folder: is_mvtec_ad(folder) and folder.name not in _VISA_COUNTS,
+        read_mvtec_ad,
+    ),
+    "mvtec_loco": Dataset(
+        "MVTec AD LOCO",
+        ("mvtec_loco", "mvtec_loco_anomaly_detection", "mvtec_ad_loco", "mvtec_loco_ad", "loco"),
+        _MVTEC_LOCO_COUNTS,
+        MVTEC_LOCO_LAYOUT,
+        is_mvtec_loco,
+        read_mvtec_loco,
+    ),
+    "visa": Dataset(
+        "VisA",
+        ("visa", "VisA_20220922", "VisA_pytorch", "1cls"),  # the last one lies in the one before it
+        _VISA_COUNTS,
+        VISA_LAYOUT,
+        lambda folder: is_visa_archive(folder) or (is_mvtec_ad(folder) and folder.name not in MVTEC_AD_COUNTS),
+        read_visa,
+    ),
+    "drawn": Dataset("the drawn set", ("drawn",), {}, MVTEC_AD_LAYOUT, is_mvtec_ad, read_mvtec_ad),
+    "folder": Dataset("own images", (), {}, FOLDER_LAYOUT, Path.is_dir, read_folder),
+}
+"""The data sets known, by the name that the command line takes."""
 
-
-class Sample(NamedTuple):
-    """One test image."""
-
-    path: Path
-    defect: str  # the folder's name; "good" when normal
-    mask: Path | None  # None when normal, or when there is no mask
-
-    @property
-    def is_anomalous(self) -> bool:
-        """Whether the image shows a defect."""
-        return self.defect != "good"
+DOWNLOADED = ("mvtec_ad", "mvtec_loco", "visa")
+"""Those that have to be on disk."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +167,15 @@ class Category:
     name: str
     root: Path  # the category's own folder
     train: tuple[Path, ...]  # normal images, in natural order
+    validation: tuple[Path, ...]  # normal images to choose the best epoch; empty where the data set has none
     test: tuple[Sample, ...]  # by defect, then in natural order; may be empty
     notes: tuple[str, ...]  # sentences for the reader of a result, such as that masks are missing
 
     @property
     def has_masks(self) -> bool:
-        """Whether there are anomalous test images and every one of them has its mask."""
-        masks = [sample.mask for sample in self.test if sample.is_anomalous]
-        return bool(masks) and None not in masks
+        """Whether there are anomalous test images and every one of them has a mask."""
+        masks = [sample.masks for sample in self.test if sample.is_anomalous]
+        return bool(masks) and () not in masks
 
     @property
     def labels(self) -> np.ndarray:
@@ -102,46 +187,123 @@ class Category:
         """Sorted names of the defects, without "good"."""
         return sorted({sample.defect for sample in self.test if sample.is_anomalous})
 
+    @property
+    def files(self) -> list[Path]:
+        """Every file that a result depends on."""
+        config = self.root / "defects_config.json"
+        masks = [mask for sample in self.test for mask in sample.masks]
+        images = [*self.train, *self.validation, *(sample.path for sample in self.test)]
+        return [*images, *masks, *([config] if self.dataset == "mvtec_loco" and masks else [])]
 
-def list_categories(dataset: str, root: str | Path) -> list[str]:
-    """Name the categories found under a folder.
+
+def find_root(dataset: str, root: str | Path | None = None, project: str | Path = ".") -> Path:
+    """Find the folder of a data set.
 
     Parameters
     ----------
     dataset : str
-        One of `DATASETS`. `mvtec_ad`: every sub-folder with `train/good`, in the published order, then others by name.
-        `drawn`: the drawn set, which is drawn under `root` first if it is not there. `folder`: `root` itself.
-    root : str or Path
-        Folder of the categories, or a single category's folder. For `mvtec_ad` also a folder that holds
-        `mvtec_ad` or `mvtec_anomaly_detection`.
+        One of `DATASETS`.
+    root : str or Path, optional
+        Where to look. None: the folder that the environment variable ``PRADOT_DATA`` names, else ``data`` of `project`.
+        What is looked for there is a folder of one of the usual names with categories in it, else categories (in a folder
+        that was not asked for, one of a published name at least), else the folder is itself a category.
+        `drawn` takes `root` as it is; without one it is drawn in ``data/drawn`` unless there is one in ``PRADOT_DATA``.
+        `folder` needs a `root`, which it takes as it is.
+    project : str or Path
+        Folder that ``data`` lies in.
 
     Returns
     -------
-    list of str
-        At least one.
+    Path
+        Absolute; the folder that holds the categories, or that of a single category.
 
     Raises
     ------
     PradotError
-        If the data set is unknown or no category is found.
+        If the data set is unknown, or nothing of it is there.
     """
-    return list(_find_categories(dataset, root))
+    spec = _spec(dataset)
+    if dataset == "folder" and not root:
+        raise PradotError("--root is missing: the folder of your images, or a text file that lists them.")
+    base = data_folder(root, project)
+    if dataset == "drawn":
+        there = base / "drawn"
+        return base if root else there if is_mvtec_ad(there / CATEGORY) else _absolute(project) / "data" / "drawn"
+    if dataset == "folder":
+        if not base.exists():
+            raise PradotError(f"No {base} for data set folder: {describe_folder(base)}.{spec.layout}")
+        return base
+    found = _search(spec, base, any_name=bool(root))
+    if found is None:
+        raise PradotError(
+            f"No category of {spec.title} in {base}: {describe_folder(base)}. Name its folder (--root, or the environment "
+            f"variable PRADOT_DATA), or get it: python -m pradot data get {dataset}{spec.layout}"
+        )
+    return found
 
 
-def load_category(dataset: str, root: str | Path, name: str) -> Category:
+def find_datasets(root: str | Path | None = None, project: str | Path = ".") -> dict[str, Path]:
+    """Find which of the `DOWNLOADED` data sets are there.
+
+    Parameters
+    ----------
+    root, project
+        As for `find_root`.
+
+    Returns
+    -------
+    dict of str to Path
+        Names with the folders that hold their categories; a single unknown folder of categories counts as `mvtec_ad`.
+    """
+    base = data_folder(root, project)
+    found = {name: _search(DATASETS[name], base, any_name=False) for name in DOWNLOADED}
+    found = {name: path for name, path in found.items() if path is not None}
+    if not found and root and (own := _search(DATASETS["mvtec_ad"], base, any_name=True)) is not None:
+        return {"mvtec_ad": own}
+    return found
+
+
+def data_folder(root: str | Path | None = None, project: str | Path = ".") -> Path:
+    """Folder in which data sets are looked for and put: `root`, else ``PRADOT_DATA``, else ``data`` of `project`."""
+    return _absolute(root or os.environ.get("PRADOT_DATA") or Path(project) / "data")
+
+
+def list_categories(dataset: str, root: str | Path | None = None) -> list[str]:
+    """Name the categories found.
+
+    Parameters
+    ----------
+    dataset, root
+        As for `find_root`. `drawn` is drawn first if it is not there.
+
+    Returns
+    -------
+    list of str
+        At least one: those published in the published order, then others by name.
+
+    Raises
+    ------
+    PradotError
+        As for `find_root`.
+    """
+    return list(find_categories(dataset, root))
+
+
+def load_category(dataset: str, root: str | Path | None, name: str) -> Category:
     """Collect the images, defects and masks of one category.
 
     Parameters
     ----------
     dataset, root
-        As for `list_categories`.
+        As for `find_root`.
     name : str
         One of the names that `list_categories` gives.
 
     Returns
     -------
     Category
-        A mask is `ground_truth/<defect>/<image's name>_mask.png`, or without `_mask`, or with another image ending.
+        A mask is `ground_truth/<defect>/<image's name>_mask.png`, or without `_mask`, or with another image ending, or
+        the images in `ground_truth/<defect>/<image's name>/`; in VisA's archive what ``1cls.csv`` names.
         A category without any masks is complete but for its pixel metrics, and has a note saying so.
 
     Raises
@@ -150,165 +312,98 @@ def load_category(dataset: str, root: str | Path, name: str) -> Category:
         If the category or images of it are not found, if images lie where they have no label, or if some but not all
         anomalous images have masks (except for `folder`, where a note says so and `has_masks` is False).
     """
-    categories = _find_categories(dataset, root)
+    categories = find_categories(dataset, root)
     if name not in categories:
         raise PradotError(f"No category {name!r} of {dataset} in {root}; found there: {', '.join(categories)}.")
     folder = categories[name]
-    if dataset == "folder":
-        train, test = _folder_images(folder)
-    else:
-        if not (folder / "test").is_dir():
-            raise PradotError(f"No folder test in {folder}: {describe_folder(folder)}.{_MVTEC_AD_LAYOUT}")
-        train, test = find_images(folder / "train" / "good"), _test_samples(folder, _MVTEC_AD_LAYOUT)
-
-    notes = []
-    n_good = sum(not sample.is_anomalous for sample in test)
-    counts = (len(train), n_good, len(test) - n_good)
-    if dataset == "mvtec_ad" and counts != MVTEC_AD_COUNTS.get(name, counts):
-        found, published = (" + ".join(map(str, three)) for three in (counts, MVTEC_AD_COUNTS[name]))
+    images = _spec(dataset).read(folder)
+    notes, counts, published = [*images.notes], count(images), _spec(dataset).counts.get(name)
+    if published not in (None, counts):
+        kinds = "training, validation, normal" if published.validation else "training, normal"
         notes.append(
-            f"{found} training, normal and anomalous test images, where the published {name} has {published}: "
+            f"{counts} {kinds} and anomalous test images, where the published {name} has {published}: "
             "results do not compare with the published ones."
         )
-    if not test:
+    if not images.test:
         notes.append("No test images: all metrics are absent.")
-    elif 0 in counts[1:]:
-        notes.append(f"No {'normal' if n_good == 0 else 'anomalous'} test images: metrics that need both are absent.")
-    notes += _mask_notes(folder, test, refuse_gaps=dataset != "folder")
-    return Category(dataset, name, folder, tuple(train), tuple(test), tuple(notes))
+    elif 0 in counts[2:]:
+        kind = "normal" if counts.normal == 0 else "anomalous"
+        notes.append(f"No {kind} test images: metrics that need both are absent.")
+    notes += _mask_notes(images, None if dataset == "folder" else _spec(dataset).layout)
+    root = folder.parent if folder.is_file() else folder
+    return Category(dataset, name, root, tuple(images.train), tuple(images.validation), tuple(images.test), tuple(notes))
 
 
-def read_mask(sample: Sample, shape: tuple[int, int], size: int | None = None) -> np.ndarray:
-    """Read the mask of a test image.
-
-    Parameters
-    ----------
-    sample : Sample
-    shape : (int, int)
-        Height and width of the sample's image, which its mask must have too.
-    size : int, optional
-        Side in pixels of the square to resize to, by nearest neighbour on tensors, as in the paper's evaluation at
-        224 x 224: output pixel i takes input pixel floor(i * height / size). None keeps the image's size.
-
-    Returns
-    -------
-    np.ndarray
-        `(height, width)` or `(size, size)`, bool: True where anomalous, which is every value above 0. All False for
-        a normal image.
-
-    Raises
-    ------
-    PradotError
-        If an anomalous sample has no mask, or the mask is unreadable or of another size than its image.
-    """
-    height, width = (int(length) for length in shape)
-    if not sample.is_anomalous:
-        return np.zeros((height, width) if size is None else (size, size), dtype=bool)
-    if sample.mask is None:
-        raise PradotError(f"No mask for {sample.path}: pixel metrics need one for every anomalous image.")
-    mask = (read_image(sample.mask) > 0).any(axis=2)  # (height, width)
-    if mask.shape != (height, width):
-        raise PradotError(
-            f"The mask {sample.mask} has {mask.shape[0]} x {mask.shape[1]} pixels (height x width), its image "
-            f"{sample.path} {height} x {width}: give the mask the image's size."
-        )
-    if size is not None:
-        tensor = torch.from_numpy(mask.astype(np.uint8))[None]  # (1, height, width)
-        mask = F.resize(tensor, [size, size], interpolation=InterpolationMode.NEAREST)[0].numpy() > 0  # (size, size)
-    return mask
+def find_categories(dataset: str, root: str | Path | None = None) -> dict[str, Path]:
+    """Map category names to folders (to the list of images, when `root` of `folder` is one), in the order to run them."""
+    spec = _spec(dataset)
+    root = find_root(dataset, root)
+    if dataset == "folder":
+        return {root.stem if root.is_file() else root.name: root}
+    if dataset == "drawn":
+        # `draw` keeps a current set and replaces an outdated one
+        return {CATEGORY: root if root.name == CATEGORY and is_mvtec_ad(root) else draw(root) / CATEGORY}
+    if spec.is_category(root):
+        return {root.name: root}
+    found = _categories(spec, root)
+    return {name: found[name] for name in [*(name for name in spec.counts if name in found), *found]}
 
 
-def _find_categories(dataset: str, root: str | Path) -> dict[str, Path]:
-    """Map category names to folders, in the order to run them."""
+def count(images: Images) -> Counts:
+    """Count the images of a category."""
+    n_anomalous = sum(sample.is_anomalous for sample in images.test)
+    return Counts(len(images.train), len(images.validation), len(images.test) - n_anomalous, n_anomalous)
+
+
+def _spec(dataset: str) -> Dataset:
     if dataset not in DATASETS:
         raise PradotError(f"Unknown data set {dataset!r}; known are {', '.join(DATASETS)}.")
-    root = Path(os.path.abspath(Path(root).expanduser()))  # so that "." has a name too
-    if dataset == "drawn":
-        return _drawn(root)
-    if not root.is_dir():
-        layout = _FOLDER_LAYOUT if dataset == "folder" else _MVTEC_AD_LAYOUT
-        raise PradotError(f"No folder {root} for data set {dataset}: {describe_folder(root)}.{layout}")
-    if dataset == "folder" or _is_category(root):
-        return {root.name: root}
-    for folder in (*(root / usual for usual in _MVTEC_AD_FOLDERS), root):
-        found = {path.name: path for path in visible(folder) if _is_category(path)}
-        if found:
-            known = [name for name in MVTEC_AD_CATEGORIES if name in found]
-            return {name: found[name] for name in [*known, *(name for name in found if name not in known)]}
-    raise PradotError(f"No category (a folder with train/good) in {root}: {describe_folder(root)}.{_MVTEC_AD_LAYOUT}")
+    return DATASETS[dataset]
 
 
-def _drawn(root: Path) -> dict[str, Path]:
-    if root.name == CATEGORY and _is_category(root):
-        return {CATEGORY: root}
-    return {CATEGORY: draw(root) / CATEGORY}  # `draw` keeps a current set and replaces an outdated one
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))  # so that "." has a name too
 
 
-def _is_category(folder: Path) -> bool:
-    return (folder / "train" / "good").is_dir()
+def _search(spec: Dataset, base: Path, any_name: bool) -> Path | None:
+    """The folder at or under `base` that holds categories, or is one; None if there is none."""
+    usual = {_plain(name) for name in spec.folders}
+    below = [path for path in visible(base) if path.is_dir() and _plain(path.name) in usual]
+    deeper = [path for folder in below for path in visible(folder) if path.is_dir() and _plain(path.name) in usual]
+    for folder in (*below, *deeper):
+        if _categories(spec, folder):
+            return folder
+    found = _categories(spec, base)
+    if found and (any_name or set(found) & set(spec.counts) or _plain(base.name) in usual):
+        return base
+    return base if spec.is_category(base) and (any_name or base.name in spec.counts) else None
 
 
-def _folder_images(folder: Path) -> tuple[list[Path], list[Sample]]:
-    """Training images and test samples of a user's own folder, in the fullest layout that it has."""
-    if not (folder / "train").is_dir():
-        if (folder / "test").is_dir():
-            raise PradotError(f"Nothing to learn from in {folder}: {describe_folder(folder)}.{_FOLDER_LAYOUT}")
-        try:
-            return find_images(folder), []
-        except PradotError as error:
-            raise PradotError(f"{error}{_FOLDER_LAYOUT}") from error
-    if _is_category(folder):
-        _refuse_loose_images(folder / "train", _FOLDER_LAYOUT)
-        train = find_images(folder / "train" / "good")
-    else:
-        train = find_images(folder / "train")
-    return train, _test_samples(folder, _FOLDER_LAYOUT) if (folder / "test").is_dir() else []
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.casefold())
 
 
-def _test_samples(folder: Path, layout: str) -> list[Sample]:
-    """Test samples with their masks, by defect, then in natural order."""
-    _refuse_loose_images(folder / "test", layout)
-    samples = []
-    for defect in (path for path in visible(folder / "test") if path.is_dir()):
-        masks = {}
-        if defect.name != "good":
-            candidates = visible(folder / "ground_truth" / defect.name)
-            masks = {path.stem: path for path in candidates if path.suffix.lower() in IMAGE_SUFFIXES}
-        for path in find_images(defect):
-            samples.append(Sample(path, defect.name, masks.get(f"{path.stem}_mask", masks.get(path.stem))))
-    if not samples:
-        raise PradotError(f"No test images in {folder / 'test'}: {describe_folder(folder / 'test')}.{layout}")
-    return samples
+def _categories(spec: Dataset, folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in visible(folder) if spec.is_category(path)}
 
 
-def _refuse_loose_images(folder: Path, layout: str) -> None:
-    """Refuse images beside the labelled sub-folders, which would otherwise be left out in silence."""
-    loose = [path.name for path in visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
-    if loose:
-        raise PradotError(
-            f"{len(loose)} image(s) lie directly in {folder} ({', '.join(loose[:3])}{', ...' if len(loose) > 3 else ''}) "
-            f"and so have no label: move them into one of its sub-folders.{layout}"
-        )
-
-
-def _mask_notes(folder: Path, test: list[Sample], refuse_gaps: bool) -> list[str]:
-    """Say what masks are missing or doubtful; with `refuse_gaps`, some but not all missing is an error."""
-    masks = {sample.path: sample.mask for sample in test if sample.is_anomalous}
-    missing = [path for path, mask in masks.items() if mask is None]
+def _mask_notes(images: Images, layout: str | None) -> list[str]:
+    """Say what masks are missing or doubtful; with a `layout`, some but not all missing is an error that shows it."""
+    masks = {sample.path: sample.masks for sample in images.test if sample.is_anomalous}
+    missing = [path for path, found in masks.items() if not found]
     if missing:
-        truth = folder / "ground_truth"
-        if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in truth.rglob("*")):
+        if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in images.truth.rglob("*")):
             return ["No masks: pixel metrics are absent."]
         first = ", ".join(f"{path.parent.name}/{path.name}" for path in missing[:3])
         first += ", ..." if len(missing) > 3 else ""
-        gap = f"{len(missing)} of {len(masks)} anomalous images have no mask of their name in {truth} ({first})"
-        if refuse_gaps:
+        gap = f"{len(missing)} of {len(masks)} anomalous images have no mask of their name in {images.truth} ({first})"
+        if layout is not None:
             raise PradotError(
-                f"{gap}: pixel metrics would be wrong. Add the missing masks, or take the folder ground_truth away "
-                f"to go without any.{_MVTEC_AD_LAYOUT}"
+                f"{gap}: pixel metrics would be wrong. Add the missing masks, or take the folder {images.truth.name} away "
+                f"to go without any.{layout}"
             )
         return [f"{gap}: pixel metrics are absent."]
-    lossy = sum(mask.suffix.lower() in (".jpg", ".jpeg") for mask in masks.values())
+    lossy = sum(mask.suffix.lower() in (".jpg", ".jpeg") for found in masks.values() for mask in found)
     if lossy:
         return [f"{lossy} masks are JPEG files, whose compression leaves stray values above 0, which all count."]
     return []

@@ -13,7 +13,7 @@ from papermill.exceptions import PapermillExecutionError
 import pradot
 from pradot.encoder import cache_folder, default_encoder
 from pradot.errors import PradotError
-from pradot.paper.datasets import list_categories, load_category
+from pradot.paper.datasets import find_root, list_categories, load_category
 from pradot.paper.runs import device_name, versions
 
 PATH_PARAMETERS = ("root", "weights", "runs", "tables", "real_root")
@@ -37,7 +37,8 @@ def open_category(dataset="drawn", root=None, category=None):
     dataset : str
         See `pradot.paper.datasets.DATASETS`.
     root : str or Path, optional
-        Folder of the data set. None: ``data/<dataset>`` of the project, where the drawn data are drawn if missing.
+        Folder of the data set. None: it is looked for where ``PRADOT_DATA`` says, else in ``data`` of the project, where the
+        drawn data are drawn if missing.
     category : str, optional
         None or ``"all"``: the first one found.
 
@@ -52,8 +53,8 @@ def open_category(dataset="drawn", root=None, category=None):
 
 
 def data_root(dataset, root=None):
-    """Folder of a data set: `root`, else ``data/<dataset>`` of the project."""
-    return Path(root) if root else project_root() / "data" / dataset
+    """Folder of a data set, see `pradot.paper.datasets.find_root`."""
+    return find_root(dataset, root, project=project_root())
 
 
 def describe_setting(encoder=None):
@@ -130,6 +131,8 @@ def run_notebooks(names=(), parameters=None, out=None):
         raise PradotError(f"unknown notebook parameter {', '.join(sorted(unknown))}; these notebooks know {choice}")
     parameters = {name: _from_here(name, value) for name, value in parameters.items()}
     os.environ["PRADOT_CACHE"] = str(cache_folder().absolute())
+    if os.environ.get("PRADOT_DATA"):
+        os.environ["PRADOT_DATA"] = str(Path(os.environ["PRADOT_DATA"]).expanduser().absolute())
     os.environ.pop("PRADOT_AUTO_NOTE", None)
     if parameters.get("encoder") == "auto" and not parameters.get("weights"):
         encoder, note = default_encoder()

@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import resource
@@ -123,11 +124,15 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
     watch.lap("loading")
     reset_peak_memory()
     features = encoder.features(data.train, cache=cache, progress=progress, seconds=seconds)
+    validation = None  # a part of the training images, unless the data set holds some out itself
+    if data.validation:
+        validation = encoder.features(data.validation, cache=cache, progress=progress, seconds=seconds)
     watch = Stopwatch(seconds)
-    detector = Pradot(encoder, random_state=seed, progress=progress, **preset.detector_settings).fit_features(features)
+    detector = Pradot(encoder, random_state=seed, progress=progress, **preset.detector_settings)
+    detector.fit_features(features, validation)
     watch.lap("fit")
     notes = [*encoder.notes, *data.notes, *detector.notes_]
-    all_shapes = [image_shape(path) for path in data.train]
+    all_shapes = [image_shape(path) for path in (*data.train, *data.validation)]
     results, branch_maps = {"metrics": dict.fromkeys(METRICS), "by_defect": {}, "images": []}, {}
     if data.test:
         paths = [sample.path for sample in data.test]
@@ -307,11 +312,10 @@ def _evaluate(data, scores, maps, masks, notes, progress):
 
 def _hash_data(data, progress):
     """SHA-256 over names and contents of all files of the category, so that other data under the same name is another run."""
-    files = [*data.train, *(sample.path for sample in data.test), *(s.mask for s in data.test if s.mask is not None)]
     digest = hashlib.sha256()
-    with progress_bar(len(files), f"reading {data.name}", "file", progress) as bar:
-        for path in files:
-            digest.update(f"{path.relative_to(data.root)} {_hash_file(path)}\n".encode())
+    with progress_bar(len(data.files), f"reading {data.name}", "file", progress) as bar:
+        for path in data.files:  # a list may name images that lie elsewhere
+            digest.update(f"{os.path.relpath(path, data.root)} {_hash_file(path)}\n".encode())
             bar.update()
     return digest.hexdigest()
 

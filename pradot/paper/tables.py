@@ -11,7 +11,7 @@ import pandas as pd
 
 from pradot.errors import PradotError
 from pradot.files import replacing
-from pradot.paper.datasets import MVTEC_AD_CATEGORIES
+from pradot.paper.datasets import DATASETS, DOWNLOADED
 from pradot.paper.runs import read_records, slug
 
 DASH = "–"
@@ -21,7 +21,7 @@ COLUMNS = {
     "au_pro_30": "AU-PRO 30 %",
     "au_pro_05": "AU-PRO 5 %",
 }
-CATEGORIES = {"mvtec_ad": MVTEC_AD_CATEGORIES}  # in the published order; a mean needs them all
+CATEGORIES = {name: tuple(DATASETS[name].counts) for name in DOWNLOADED}  # in the published order; a mean needs them all
 
 
 def published():
