@@ -63,6 +63,21 @@ def _parser():
     run.add_argument("--save-model", metavar="DIR", help="also save each fitted model in DIR/CATEGORY, for predict")
     run.set_defaults(command=_run)
 
+    data = commands.add_parser("data", parents=[common], help="which data sets are there; download one; unpack an archive")
+    data.add_argument("--root", help="folder of the data sets (default: the one PRADOT_DATA names, else data)")
+    data.add_argument("--quick", action="store_true", help="only count: open no image")
+    data.add_argument("--names", action="store_true", help="only the names of those found, one a line")
+    data.set_defaults(command=_data)
+    what = data.add_subparsers(metavar="[get NAME | add ARCHIVE]")
+    get = what.add_parser("get", parents=[common], help="download, verify and unpack a data set; goes on where it was cut")
+    get.add_argument("name", help="mvtec_ad, mvtec_loco or visa")
+    get.add_argument("--accept-licence", action="store_true", help="you accept the licence that is shown")
+    add = what.add_parser("add", parents=[common], help="unpack an archive that you have downloaded")
+    add.add_argument("archive", help="the tar or zip file of a data set")
+    for parser_of, command in ((get, _data_get), (add, _data_add)):
+        parser_of.add_argument("--root", help="folder to put it in (default: the one PRADOT_DATA names, else data)")
+        parser_of.set_defaults(command=command)
+
     tables = commands.add_parser("tables", parents=[common], help="tables from run records, beside the paper's numbers")
     tables.add_argument("--runs", default="runs", help="folder of run records (default: runs)")
     tables.add_argument("--out", default="figures/tables", help="folder of tables (default: figures/tables)")
@@ -150,6 +165,61 @@ def _run(options):
         for note in record["notes"] if is_new else ():
             if note not in encoder.notes:  # said before
                 print(f"  note: {note}")
+
+
+def _data(options):
+    from pradot.paper.archives import by_hand
+    from pradot.paper.datasets import DATASETS, DOWNLOADED, data_folder, find_datasets
+
+    found = find_datasets(options.root)
+    if options.names:
+        print("\n".join(found))
+        return
+    problems = 0
+    for name in DOWNLOADED:
+        if name in found:
+            problems += _show_data(name, found[name], options.quick)
+        else:
+            folder = data_folder(options.root)
+            print(f"{DATASETS[name].title}: not in {folder}; python -m pradot data get {name}\n  {by_hand(name, folder)}\n")
+    if problems:
+        raise PradotError(f"{problems} problem(s) with the data, listed above")
+
+
+def _show_data(name, root, quick):
+    """Print what is found of one data set; return the number of problems."""
+    from pradot.paper.datasets import DATASETS
+    from pradot.paper.inventory import counts_table, examine
+
+    findings, n_published = examine(name, root, quick=quick, progress=True), len(DATASETS[name].counts)
+    n_found = sum(finding.published is not None for finding in findings)
+    print(f"{DATASETS[name].title}: {root}, {n_found} of {n_published} categories; images found (published)\n")
+    print(counts_table(findings).to_markdown(disable_numparse=True) + "\n")
+    for finding in findings:
+        for problem in finding.problems:
+            print(f"  {finding.category}: {problem}")
+    return sum(len(finding.problems) for finding in findings)
+
+
+def _data_get(options):
+    from pradot.paper.archives import describe_source, get
+    from pradot.paper.datasets import data_folder
+
+    print(describe_source(options.name, data_folder(options.root)), flush=True)
+    _show_data(options.name, get(options.name, options.root, accept_licence=options.accept_licence, progress=True), quick=True)
+
+
+def _data_add(options):
+    from pradot.paper.archives import SOURCES, add, identify
+
+    archive = Path(options.archive)
+    verified = identify(archive, progress=True) if archive.is_file() else None
+    if archive.is_file() and verified is None:
+        starts = ", ".join(f"{source.sha256[:8]} ({name})" for name, source in SOURCES.items())
+        print(f"note: the sha256 of {archive} is not that of an official archive, which starts {starts}")
+    target = add(archive, options.root, progress=True, verified=verified)
+    print(f"unpacked{' and verified' if verified else ''}; {archive} is no longer needed")
+    _show_data(target.name, target, quick=True)
 
 
 def summary(record):

@@ -19,6 +19,7 @@ def progress_bar(total, description, unit, show=True):
     total : int
         Number of `unit` to do.
     description, unit : str
+        The unit ``"B"`` (bytes) is shown as kB, MB, GB.
     show : bool
         False: no bar.
 
@@ -27,7 +28,7 @@ def progress_bar(total, description, unit, show=True):
     tqdm.tqdm
         To be used in a ``with`` statement and told by ``update``.
     """
-    settings = {"total": total, "desc": description, "unit": unit, "disable": not show, "delay": 2}
+    settings = {"total": total, "desc": description, "unit": unit, "disable": not show, "delay": 2, "unit_scale": unit == "B"}
     headless = bool(os.environ.get("PRADOT_HEADLESS"))
     if "ipykernel" in sys.modules and not headless:
         return tqdm.auto.tqdm(**settings)  # a widget

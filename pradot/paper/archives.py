@@ -1,0 +1,367 @@
+"""Getting the data sets: their licences, a download that resumes and is verified, and safe unpacking."""
+
+import hashlib
+import logging
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import time
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pooch
+import requests
+
+from pradot.errors import PradotError
+from pradot.images import describe_folder, visible
+from pradot.paper.datasets import DATASETS, DOWNLOADED, data_folder, find_datasets
+from pradot.progress import progress_bar
+
+N_TRIES = 5  # connections in a row that bring nothing new
+WAIT = 1.0  # seconds before the second one; each further one waits as much longer
+TIMEOUT = 60  # seconds without an answer
+BLOCK = 1 << 16  # bytes at a time; of the last one before a cut nothing is kept
+MAX_FILES = 200_000  # in an archive; the largest data set has 13,000
+MAX_RATIO, MAX_EXTRA = 20, 100_000_000  # unpacked bytes: ratio * archive's bytes + extra; images hardly shrink when packed
+
+
+class Source(NamedTuple):
+    """Where a data set comes from."""
+
+    page: str  # the official one
+    licence: str
+    licence_page: str
+    address: str  # of the archive
+    sha256: str
+    size: int  # bytes of the archive
+
+    @property
+    def file(self) -> str:
+        """Name of the archive."""
+        return self.address.rsplit("/", 1)[1]
+
+
+# Addresses and checksums as the anomalib project has them on record; others report the same checksums.
+SOURCES = {
+    "mvtec_ad": Source(
+        "https://www.mvtec.com/company/research/datasets/mvtec-ad",
+        "CC BY-NC-SA 4.0: with attribution, not for commercial use, changed versions under the same licence",
+        "https://creativecommons.org/licenses/by-nc-sa/4.0/",
+        "https://www.mydrive.ch/shares/38536/3830184030e49fe74747669442f0f282/download/420938113-1629952094/"
+        "mvtec_anomaly_detection.tar.xz",
+        "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
+        5_264_982_680,
+    ),
+    "mvtec_loco": Source(
+        "https://www.mvtec.com/company/research/datasets/mvtec-loco",
+        "CC BY-NC-SA 4.0: with attribution, not for commercial use, changed versions under the same licence",
+        "https://creativecommons.org/licenses/by-nc-sa/4.0/",
+        "https://www.mydrive.ch/shares/48237/1b9106ccdfbb09a0c414bd49fe44a14a/download/430647091-1646842701/"
+        "mvtec_loco_anomaly_detection.tar.xz",
+        "9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687",
+        6_126_996_224,
+    ),
+    "visa": Source(
+        "https://github.com/amazon-science/spot-diff",
+        "CC BY 4.0: with attribution",
+        "https://creativecommons.org/licenses/by/4.0/",
+        "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
+        "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
+        1_929_840_640,
+    ),
+}
+
+
+def describe_source(dataset: str, folder: Path) -> str:
+    """Say what a download would be, its licence, and how to do it by hand."""
+    source = _source(dataset)
+    return (
+        f"{DATASETS[dataset].title}: {source.size / 1e9:.1f} GB from {source.address}, into {folder / dataset}\n"
+        f"licence: {source.licence}\n         {source.licence_page}\n{by_hand(dataset, folder)}"
+    )
+
+
+def by_hand(dataset: str, folder: Path) -> str:
+    """How to get a data set without this program's download."""
+    source = _source(dataset)
+    return (
+        f"by hand: get {source.file} at {source.page}, put it in {folder}, then: "
+        f"python -m pradot data add {folder / source.file} --root {folder}"
+    )
+
+
+def get(dataset: str, root: str | Path | None = None, *, accept_licence: bool = False, progress: bool = False) -> Path:
+    """Download, verify and unpack a data set, unless it is there.
+
+    What was downloaded before the connection was cut, or the program stopped, is kept: the same call goes on from there.
+
+    Parameters
+    ----------
+    dataset : str
+        One of `pradot.paper.datasets.DOWNLOADED`.
+    root : str or Path, optional
+        Folder to put it in, see `pradot.paper.datasets.data_folder`. The archive is removed once it is unpacked.
+    accept_licence : bool
+        Whether the user accepts the data set's licence; nothing is downloaded otherwise.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Path
+        The folder of its categories.
+
+    Raises
+    ------
+    PradotError
+        If the licence is not accepted, the download fails, its checksum is not the known one, or the disk is too small.
+    """
+    source, folder = _source(dataset), data_folder(root)
+    if dataset in (found := find_datasets(folder)):
+        return found[dataset]
+    if not accept_licence:
+        raise PradotError(f"read the licence at {source.licence_page}, then add --accept-licence to accept it and download")
+    archive, part = folder / source.file, folder / f"{source.file}.partial"
+    missing = 0 if archive.exists() else source.size - (part.stat().st_size if part.exists() else 0)
+    _check_space(folder, missing + source.size)
+    pooch.get_logger().setLevel(logging.WARNING)
+    try:
+        pooch.retrieve(
+            source.address, f"sha256:{source.sha256}", source.file, folder, downloader=_Resuming(part, dataset, progress)
+        )
+    except requests.RequestException as error:
+        n_kept = part.stat().st_size if part.exists() else 0
+        kept = f"; {n_kept / 1e6:.1f} MB are kept and the same command goes on from there" if n_kept else ""
+        raise PradotError(f"cannot download {source.address} ({error}){kept}; {by_hand(dataset, folder)}") from error
+    except ValueError as error:  # pooch has removed the file
+        raise PradotError(
+            f"what {source.address} gives is not the known archive: its sha256 does not start with {source.sha256[:8]}. The "
+            f"download is removed; try once more, or {by_hand(dataset, folder)}"
+        ) from error
+    target = add(archive, folder, progress=progress, verified=dataset)
+    archive.unlink()
+    return target
+
+
+def add(archive: str | Path, root: str | Path | None = None, *, progress: bool = False, verified: str | None = None) -> Path:
+    """Unpack an archive of a data set that the user has downloaded.
+
+    Parameters
+    ----------
+    archive : str or Path
+        A tar file, compressed or not, or a zip file.
+    root : str or Path, optional
+        Folder to put the data set in, see `pradot.paper.datasets.data_folder`.
+    progress : bool
+        Show progress bars.
+    verified : str, optional
+        The data set that the archive's checksum is known to be of.
+
+    Returns
+    -------
+    Path
+        The folder of its categories, ``<folder>/<name of the data set>``, made whole or not at all.
+
+    Raises
+    ------
+    PradotError
+        If the archive cannot be read, is unsafe (see `unpack`) or holds no known data set, or if the data set is there.
+    """
+    archive, folder = Path(archive).expanduser().absolute(), data_folder(root)
+    if not archive.is_file():
+        raise PradotError(f"No archive {archive}: {describe_folder(archive)}.")
+    name = verified or identify(archive, progress)
+    if name is not None:
+        _refuse_present(folder / name)
+    _check_space(folder, archive.stat().st_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
+        top = Path(temporary) / "unpacked"
+        top.mkdir()
+        unpack(archive, top, progress)
+        if len(inside := visible(top)) == 1 and inside[0].is_dir() and not _published(top):
+            top = inside[0]  # one folder around everything
+        found = {key: path for key, path in _published(top).items() if name in (None, key)}
+        if len(found) != 1:
+            titles = ", ".join(DATASETS[key].title for key in ([name] if name else DOWNLOADED))
+            raise PradotError(
+                f"{archive} has no published category of {titles} at its top level: {describe_folder(top)}. Own images need no "
+                "archive: run --dataset folder --root FOLDER."
+            )
+        ((name, path),) = found.items()
+        _refuse_present(folder / name)
+        path.rename(folder / name)
+    return folder / name
+
+
+def identify(archive: Path, progress: bool = False) -> str | None:
+    """The data set whose official archive a file is, by its sha256; None if it is none of them."""
+    digest, size = hashlib.sha256(), archive.stat().st_size
+    if size not in {source.size for source in SOURCES.values()}:
+        return None
+    with open(archive, "rb") as file, _bytes_bar(size, f"checking {archive.name}", progress) as bar:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            bar.update(len(block))
+    return next((name for name, source in SOURCES.items() if source.sha256 == digest.hexdigest()), None)
+
+
+def unpack(archive: Path, folder: Path, progress: bool = False) -> None:
+    """Unpack a tar or zip file into an empty folder, refusing what data sets have no use for.
+
+    Raises
+    ------
+    PradotError
+        If the archive is damaged, encrypted or neither tar nor zip; or if a name in it is absolute or leads outside, it holds
+        links or devices, more than `MAX_FILES` files, or unpacks to more than `MAX_RATIO` times its size and `MAX_EXTRA`
+        bytes, or more than the disk has. Nothing of a refused member is written; what came before it is the caller's to
+        remove.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise PradotError("this Python cannot unpack tar files safely: update it (3.11.4 or later)")
+    try:
+        if tarfile.is_tarfile(archive):
+            _unpack_tar(archive, folder, progress)
+        elif zipfile.is_zipfile(archive):
+            _unpack_zip(archive, folder, progress)
+        else:
+            raise PradotError(f"{archive} is neither a tar nor a zip file, or is cut short: download it again.")
+    except PradotError:
+        raise
+    except tarfile.FilterError as error:
+        raise PradotError(f"{archive} is not safe to unpack: {error}") from error
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, OSError, ValueError) as error:
+        raise PradotError(f"{archive} cannot be unpacked ({type(error).__name__}: {error}): download it again.") from error
+
+
+def _unpack_tar(archive: Path, folder: Path, progress: bool) -> None:
+    budget = _Budget(archive, folder)
+    with (
+        open(archive, "rb") as packed,
+        tarfile.open(fileobj=packed) as tar,
+        _bytes_bar(archive.stat().st_size, f"unpacking {archive.name}", progress) as bar,
+    ):
+        for member in tar:
+            budget.allow(member.name, member.size, member.isreg() or member.isdir())
+            tar.extract(member, folder, filter="data")
+            bar.update(packed.tell() - bar.n)
+
+
+def _unpack_zip(archive: Path, folder: Path, progress: bool) -> None:
+    budget = _Budget(archive, folder)
+    with zipfile.ZipFile(archive) as packed:
+        members = packed.infolist()
+        with _bytes_bar(sum(m.compress_size for m in members), f"unpacking {archive.name}", progress) as bar:
+            for member in members:
+                if member.flag_bits & 1:
+                    raise PradotError(f"{archive} is encrypted: unpack it yourself.")
+                kind = stat.S_IFMT(member.external_attr >> 16)
+                budget.allow(member.filename, member.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+                packed.extract(member, folder)  # at most file_size bytes are read
+                bar.update(member.compress_size)
+
+
+class _Budget:
+    """What an archive may still unpack."""
+
+    def __init__(self, archive: Path, folder: Path):
+        self.archive = archive
+        self.n_files = MAX_FILES
+        self.n_bytes = self.limit = MAX_RATIO * archive.stat().st_size + MAX_EXTRA
+        self.free = shutil.disk_usage(folder).free
+
+    def allow(self, name: str, size: int, is_plain: bool) -> None:
+        path = PurePosixPath(name.replace("\\", "/"))
+        problem = None
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0:1]:
+            problem = f"{name!r} leads outside the folder"
+        elif not is_plain:
+            problem = f"{name!r} is a link or a device"
+        self.n_files, self.n_bytes, self.free = self.n_files - 1, self.n_bytes - size, self.free - size
+        if self.n_files < 0:
+            problem = f"it holds more than {MAX_FILES} files"
+        if self.n_bytes < 0:
+            problem = f"it unpacks to more than {self.limit / 1e6:.0f} MB, far more than images packed in such a file"
+        if problem is not None:
+            raise PradotError(f"{self.archive} is not safe to unpack: {problem}.")
+        if self.free < 0:
+            raise PradotError(f"{self.archive} needs more than the disk has free: make room, or name another folder (--root).")
+
+
+class _Resuming:
+    """A downloader for pooch that goes on where an earlier one, of this call or of another, was cut."""
+
+    def __init__(self, part: Path, title: str, progress: bool):
+        self.part, self.title, self.progress = part, title, progress
+
+    def __call__(self, url: str, output_file: str, _) -> None:
+        n_failed, last = 0, -1
+        while True:
+            try:
+                self._fetch(url)
+                break
+            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+                have = self.part.stat().st_size if self.part.exists() else 0
+                n_failed = n_failed + 1 if have <= last else 1
+                last = have
+                if n_failed >= N_TRIES:
+                    raise
+                time.sleep(WAIT * n_failed)
+        os.replace(self.part, output_file)
+
+    def _fetch(self, url: str) -> None:
+        have = self.part.stat().st_size if self.part.exists() else 0
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            if response.status_code == 416:  # there is nothing after what we have
+                return
+            response.raise_for_status()
+            if response.headers.get("Content-Type", "").startswith("text/html"):
+                raise requests.RequestException("a web page came instead of the archive")
+            # A server that knows no ranges sends the whole file again.
+            goes_on = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            have = have if goes_on else 0
+            total = have + int(response.headers.get("Content-Length", 0))
+            with open(self.part, "ab" if goes_on else "wb") as file, _bytes_bar(total, self.title, self.progress) as bar:
+                bar.update(have)
+                for block in response.iter_content(BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+        if self.part.stat().st_size < total:
+            raise requests.ConnectionError(f"{self.part.stat().st_size} of {total} bytes came")
+
+
+def _source(dataset: str) -> Source:
+    if dataset not in SOURCES:
+        raise PradotError(f"nothing to download for {dataset!r}; these can be had: {', '.join(SOURCES)}")
+    return SOURCES[dataset]
+
+
+def _published(folder: Path) -> dict[str, Path]:
+    """Data sets with a category of a published name in their folder."""
+    found = find_datasets(folder)
+    return {name: path for name, path in found.items() if any((path / c).is_dir() for c in DATASETS[name].counts)}
+
+
+def _refuse_present(target: Path) -> None:
+    if target.exists():
+        raise PradotError(f"{target} is there already: look at it with `python -m pradot data`, or move it away first.")
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(nearest).free
+    if free < needed:
+        raise PradotError(
+            f"{nearest} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed: make room, or name another folder "
+            "(--root)"
+        )
+
+
+def _bytes_bar(total: int, title: str, progress: bool):
+    return progress_bar(total, title, "B", progress)
