@@ -6,12 +6,16 @@ sorted, without positions, and searched once. Exact over ties, in one pass, with
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-BUFFER = 2**26
-"""Normal scores sorted at a time: 256 MB of float32. Fewer would search for the anomalous scores more often."""
+BUFFER = 2**27
+"""Normal scores sorted at a time: 512 MB of float32. Fewer would search for the anomalous scores more often."""
+
+BLOCK = 2**13
+"""Anomalous scores searched for at a time: those of the normal scores that lie between them fit the processor's cache."""
 
 
 class Counts(NamedTuple):
@@ -42,8 +46,12 @@ def count(normal: Iterable[np.ndarray], n_normal: int, anomalous: np.ndarray) ->
     distinct = anomalous[first]  # (n_distinct,)
     above, at_or_above = np.full(len(first), n_normal), np.full(len(first), n_normal)
     for part in _sorted_parts(normal, np.empty(min(BUFFER, n_normal), anomalous.dtype)):
-        above -= np.searchsorted(part, distinct, side="right")
-        at_or_above -= np.searchsorted(part, distinct, side="left")
+        starts = np.searchsorted(part, distinct[::BLOCK], side="left")
+        for block, (start, stop) in enumerate(pairwise([*starts, len(part)])):
+            chosen = slice(block * BLOCK, (block + 1) * BLOCK)
+            between = part[start:stop]  # no score before it reaches the block's, all after it exceed them
+            above[chosen] -= start + np.searchsorted(between, distinct[chosen], side="right")
+            at_or_above[chosen] -= start + np.searchsorted(between, distinct[chosen], side="left")
     return Counts(
         first=first,
         anomalous_tied=np.diff(first, append=len(anomalous)),
@@ -53,6 +61,24 @@ def count(normal: Iterable[np.ndarray], n_normal: int, anomalous: np.ndarray) ->
         n_anomalous=len(anomalous),
         n_normal=n_normal,
     )
+
+
+def sort_grouped(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort scores, floats of shape (n,), and with them the numbers from 0 of their groups, int32."""
+    if scores.dtype != np.float32:
+        order = np.argsort(scores)
+        return scores[order], groups[order]
+    # Bits of a float, read as an integer, order like it once those of negative ones are turned round. In one integer with
+    # the group they are sorted several times faster than positions, which are looked up all over the memory.
+    bits = scores.view(np.int32)
+    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
+    keys <<= 32
+    keys |= groups
+    keys.sort()
+    groups = (keys & 0x7FFFFFFF).astype(np.int32)
+    keys >>= 32
+    bits = keys.astype(np.int32)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32), groups
 
 
 def _sorted_parts(pieces: Iterable[np.ndarray], buffer: np.ndarray) -> Iterator[np.ndarray]:

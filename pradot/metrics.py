@@ -223,7 +223,7 @@ def evaluate(
 ) -> dict[str, float | None]:
     """Compute every metric of a test set, sorting its pixels once.
 
-    Beside its input it needs at most 256 MB for the normal pixels and some 60 bytes for each defect pixel.
+    Beside its input it needs at most 512 MB for the normal pixels (float32) and some 60 bytes for each defect pixel.
 
     Parameters
     ----------
@@ -321,7 +321,7 @@ def _count_pixels(read: Callable[[], Iterator[Image]], metric: str) -> tuple[cou
 
     Also gives how much the mean overlap grows at each distinct one, of shape (n_distinct,).
     """
-    scores, weights, dtypes = [], [], set()
+    scores, groups, weights, dtypes = [], [], [], set()
     n_images = n_regions = n_normal = n_defective = 0
     for one, is_defect, defects in read():
         n_images += 1
@@ -330,9 +330,10 @@ def _count_pixels(read: Callable[[], Iterator[Image]], metric: str) -> tuple[cou
         n_defective += area
         n_normal += one.size - area
         for mask, saturation in defects:
-            region_scores, region_weights, n_found = _overlap(one, mask, saturation)
+            region_scores, region_groups, group_weights, n_found = _overlap(one, mask, saturation)
             scores.append(region_scores)
-            weights.append(region_weights)
+            groups.append(region_groups + np.int32(len(weights)))
+            weights.extend(group_weights)
             n_regions += n_found
     if 0 in (n_defective, n_normal):
         found = "a defect at every pixel" if n_defective else "no defect"
@@ -341,35 +342,39 @@ def _count_pixels(read: Callable[[], Iterator[Image]], metric: str) -> tuple[cou
             "evaluate on images with and without defects, with their masks"
         )
     scores = np.concatenate(scores, dtype=np.result_type(*dtypes))  # (n_anomalous,)
-    weights = np.concatenate(weights)  # (n_anomalous,)
-    order = np.argsort(scores)
-    scores, weights = scores[order], weights[order]
-    del order  # as much memory as both together
+    scores, groups = counts.sort_grouped(scores, np.concatenate(groups))
     normal = (one.ravel() if is_defect is None else one[~is_defect] for one, is_defect, _ in read())
     pixels = counts.count(normal, n_normal, scores)
-    return pixels, np.add.reduceat(weights, pixels.first) / n_regions
+    return pixels, np.add.reduceat(np.array(weights)[groups], pixels.first) / n_regions
 
 
-def _overlap(one: np.ndarray, mask: np.ndarray, saturation: float | None) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores of a mask's pixels, by how much each adds to the overlap of its region, and the number of regions.
+def _overlap(
+    one: np.ndarray, mask: np.ndarray, saturation: float | None
+) -> tuple[np.ndarray, np.ndarray, Sequence[float], int]:
+    """Scores of a mask's pixels, and by how much each adds to the overlap of its region.
 
     With a saturation area the mask is one region, and its best pixels add 1 / saturation each until they have 1 together;
     the rest is left out. Without, its regions are its connected components, each saturated at its whole area.
+
+    Returns
+    -------
+    scores : array of shape (n_pixels,)
+    groups : int32 array of shape (n_pixels,)
+        Pixels that add alike have one number, from 0.
+    weights : sequence of shape (n_groups,)
+        How much they add.
+    n_regions : int
     """
     scores = one[mask]  # (area,)
     if saturation is None:
-        labelled, n_found = ndimage.label(mask, EIGHT_CONNECTED)
-        regions = labelled[mask] - 1  # (area,)
-        return scores, (1 / np.bincount(regions))[regions], n_found
+        labelled, n_regions = ndimage.label(mask, EIGHT_CONNECTED)  # int32
+        groups = labelled[mask] - np.int32(1)  # (area,)
+        return scores, groups, 1 / np.bincount(groups), n_regions
     n_best = math.ceil(saturation)
-    if n_best < len(scores):
-        scores = np.partition(scores, len(scores) - n_best)[-n_best:]  # the lowest of them comes first
-    else:
-        lowest = np.argmin(scores)
-        scores[0], scores[lowest] = scores[lowest], scores[0]
-    weights = np.full(n_best, 1 / saturation)
-    weights[0] = 1 - (n_best - 1) / saturation  # of a saturation area that is no whole number, the remainder
-    return scores, weights, 1
+    scores = np.partition(scores, len(scores) - n_best)[-n_best:]  # (n_best,), the lowest of them first
+    groups = np.zeros(n_best, np.int32)
+    groups[0] = 1  # of a saturation area that is no whole number, the remainder
+    return scores, groups, [1 / saturation, 1 - (n_best - 1) / saturation], 1
 
 
 def _read_masks(maps: Maps, masks: Maps) -> Iterator[Image]:

@@ -66,12 +66,20 @@ def test_by_hand():
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), n_levels=st.sampled_from([1, 2, 5, 40, 10**9]), buffer=st.sampled_from([1, 7, 64, 10**6]))
-def test_equal_to_plain_sweep(seed, n_levels, buffer):
+@given(
+    seed=st.integers(0, 10**6),
+    n_levels=st.sampled_from([1, 2, 5, 40, 10**9]),
+    buffer=st.sampled_from([1, 7, 64, 10**6]),
+    block=st.sampled_from([1, 4, 10**6]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_equal_to_plain_sweep(seed, n_levels, buffer, block, dtype):
     maps, defects = drawn_defects(seed, n_levels)
+    maps = [(one - n_levels).astype(dtype) for one in maps]  # some negative
     limits = [*LIMITS, 0.77]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counts, "BUFFER", buffer)
+        patch.setattr(counts, "BLOCK", block)
         found = metrics.au_spro(maps, defects, limits)
     assert found == pytest.approx([plain_au_spro(maps, defects, limit) for limit in limits], abs=1e-12)
     assert [metrics.au_spro(maps, defects, limit) for limit in limits] == found
