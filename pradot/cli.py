@@ -25,7 +25,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except (PradotError, OSError, MemoryError, RuntimeError) as error:
         if options.debug or not (isinstance(error, PradotError | OSError) or is_out_of_memory(error)):
             raise
@@ -34,7 +34,6 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("pradot: stopped; what is finished stays and is not done again", file=sys.stderr)
         return 130
-    return 0
 
 
 def _explained(error):
@@ -77,6 +76,21 @@ def _parser():
     for parser_of, command in ((get, _data_get), (add, _data_add)):
         parser_of.add_argument("--root", help="folder to put it in (default: the one PRADOT_DATA names, else data)")
         parser_of.set_defaults(command=command)
+
+    bench = commands.add_parser("bench", parents=[common], help="many runs, on one machine or many; finished ones are kept")
+    bench.add_argument("--dataset", default="drawn", help="mvtec_ad, mvtec_loco, visa, drawn (default) or folder")
+    bench.add_argument("--root", help="folder of the data set (default: looked for where PRADOT_DATA says, else in data)")
+    bench.add_argument("--category", nargs="+", metavar="NAME", help="categories (default: all that are found)")
+    bench.add_argument("--preset", nargs="+", default=["paper"], metavar="NAME", help="presets (default: paper)")
+    _add_encoder(bench, default="auto")
+    bench.add_argument("--max-steps", type=_whole(1), metavar="N", help="stop training after N steps (labelled shortened)")
+    bench.add_argument("--batch-size", type=_whole(1), metavar="N", help="images a step (labelled shortened)")
+    bench.add_argument("--seeds", type=_whole(1), default=1, metavar="N", help="seeds 0 to N - 1 (default: 1)")
+    bench.add_argument("--out", default="runs", help="folder of the run records (default: runs)")
+    where = bench.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=_whole(1), default=1, metavar="N", help="processes at once on this machine (default: 1)")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://10.0.0.1:8786")
+    bench.set_defaults(command=_bench)
 
     tables = commands.add_parser("tables", parents=[common], help="tables from run records, beside the paper's numbers")
     tables.add_argument("--runs", default="runs", help="folder of run records (default: runs)")
@@ -136,7 +150,7 @@ def _add_encoder(parser, default):
 def _run(options):
     from pradot.paper.datasets import find_root, list_categories
     from pradot.paper.presets import get_preset
-    from pradot.paper.runs import run
+    from pradot.paper.runs import run, summary
 
     preset = get_preset(options.preset, max_steps=options.max_steps, batch_size=options.batch_size)
     device = pick_device(options.device)  # before any data are drawn
@@ -222,14 +236,35 @@ def _data_add(options):
     _show_data(target.name, target, quick=True)
 
 
-def summary(record):
-    """The main numbers of a record in one line."""
-    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "au_pro_30": "AU-PRO 30 %", "au_pro_05": "AU-PRO 5 %"}
-    values = [
-        f"{title} {100 * record['metrics'][name]:.1f}" for name, title in names.items() if record["metrics"][name] is not None
-    ]
-    seconds = sum(record["seconds"].values())
-    return ", ".join([record["label"], record["encoder"]["name"], *(values or ["no metrics"]), f"{seconds:.0f} s"])
+def _bench(options):
+    from pradot.paper.bench import bench, list_jobs
+    from pradot.paper.datasets import find_root
+    from pradot.paper.presets import get_preset
+
+    changes = {"max_steps": options.max_steps, "batch_size": options.batch_size}
+    jobs = list_jobs(
+        options.dataset,
+        find_root(options.dataset, options.root),
+        presets=[get_preset(name, **changes) for name in options.preset],
+        categories=options.category,
+        n_seeds=options.seeds,
+        encoder=options.encoder,
+        weights=options.weights,
+        device=options.device,
+    )
+    workers = {"n_jobs": options.jobs, "scheduler": options.scheduler}
+    outcomes = bench(jobs, options.out, cache=cache_folder(), progress=True, **workers)
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    before = sum(outcome.error is None and not outcome.is_new for outcome in outcomes)
+    print(
+        f"{len(outcomes)} runs: {before} finished before, {len(outcomes) - before - len(failed)} done, {len(failed)} failed; "
+        f"records in {options.out}"
+    )
+    for outcome in failed:
+        print(f"failed: {outcome.job}: {outcome.error}", file=sys.stderr)
+    if failed:
+        print("The same command tries these again and keeps the others.", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _tables(options):

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from pradot.errors import PradotError, is_out_of_memory
-from pradot.files import replacing
+from pradot.files import alone, replacing
 from pradot.images import READING, list_images, read_image, resize_image
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
@@ -201,6 +201,12 @@ class Encoder:
             raise PradotError("no images to compute features of")
         watch = Stopwatch({} if seconds is None else seconds)
         cached = None if cache is None else Path(cache) / f"{self._cache_key(images)}.safetensors"
+        if cached is None or cached.exists():
+            return self._features(images, batch_size, cached, progress, watch)
+        with alone(cached):  # runs in other processes that need the same features wait for them
+            return self._features(images, batch_size, cached, progress, watch)
+
+    def _features(self, images, batch_size, cached, progress, watch):
         if cached is not None and cached.exists():
             try:
                 features = {int(scale): maps for scale, maps in load_file(cached).items()}
@@ -211,7 +217,7 @@ class Encoder:
         features = {scale: torch.empty(len(images), *self.grids[scale], self.channels[scale]) for scale in self.scales}
         load = lambda image: resize_image(read_image(image), self.image_size)  # noqa: E731
         with (
-            ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,
+            ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool,
             progress_bar(len(images), f"features {self.name}", "image", progress) as bar,
         ):
             for start in range(0, len(images), batch_size):

@@ -1,10 +1,13 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and by one process at a time."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 
 @contextmanager
@@ -41,3 +44,30 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: str | Path) -> Iterator[None]:
+    """Let one process or thread at a time make `path`; the others wait until it has, or is dead.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file that the block may make. What a killed process left of it is removed. Missing parent folders are made.
+
+    Examples
+    --------
+    >>> with alone("build/table.csv"):
+    ...     if not Path("build/table.csv").exists():  # another process may just have made it
+    ...         ...
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.stem}.lock")
+    with FileLock(lock):
+        try:
+            for partial in path.parent.glob(f".{glob.escape(path.stem)}-*.partial*"):
+                partial.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)  # before it is released: who waits for it sees that it is gone, and makes a new one

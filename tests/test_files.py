@@ -1,11 +1,15 @@
 """Whole-file writes: all or nothing, and nothing left behind."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from pradot.files import replacing
+from pradot.files import alone, replacing
 
 
 def test_the_file_appears_only_at_the_end_and_alone(tmp_path):
@@ -69,3 +73,45 @@ def test_a_folder_in_the_way_is_an_error_and_nothing_is_left(tmp_path):
     with pytest.raises(OSError), replacing(tmp_path / "x") as temporary:
         temporary.write_text("x")
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_one_at_a_time_and_nothing_is_left(tmp_path):
+    path = tmp_path / "a" / "table.csv"
+    inside, made = [], []
+
+    def make():
+        with alone(path):
+            inside.append(len(inside) + 1)
+            assert inside == [1]
+            if not path.exists():
+                made.append(threading.get_ident())
+                path.write_text("made")
+            inside.clear()
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1 and not inside
+    assert os.listdir(path.parent) == ["table.csv"]
+
+
+def test_the_place_of_a_killed_process_is_free_and_what_it_left_is_removed(tmp_path):
+    path = tmp_path / "table.csv"
+    code = f"""
+import time
+from pradot.files import alone, replacing
+with alone({str(path)!r}), replacing({str(path)!r}) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    (tmp_path / ".table.csv-mine.txt").write_text("of somebody else")
+    assert len(os.listdir(tmp_path)) == 3
+    with alone(path):
+        assert sorted(os.listdir(tmp_path)) == [".table.csv-mine.txt", ".table.lock"]
+    assert os.listdir(tmp_path) == [".table.csv-mine.txt"]

@@ -5,6 +5,7 @@ A record is a JSON file; the patch scores of its test images lie beside it in a 
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -25,7 +26,7 @@ import pradot
 from pradot import metrics
 from pradot.detector import Branch, Pradot, upsample_and_average
 from pradot.errors import PradotError
-from pradot.files import replacing
+from pradot.files import alone, replacing
 from pradot.images import image_shape
 from pradot.paper.datasets import load_category, read_mask
 from pradot.progress import progress_bar
@@ -88,6 +89,36 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
     _check_folders(out, model)
     seconds = {}
     watch = Stopwatch(seconds)
+    data, identity, path = identify(dataset, root, category, preset, encoder, seed=seed, out=out, progress=progress)
+    watch.lap("loading")
+    record = find_record(path, model)
+    if record is not None:
+        return record, path, False
+    with alone(path):
+        record = find_record(path, model)  # the same run in another process may just have ended
+        if record is not None:
+            return record, path, False
+        return _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progress, seconds), path, True
+
+
+def identify(dataset, root, category, preset, encoder, *, seed=0, out="runs", progress=False):
+    """What makes a run the run it is, without running it; parameters as for `run`.
+
+    Returns
+    -------
+    data : Category
+    identity : dict
+        The part of its record that a run is found again by: data, settings, encoder, seed.
+    path : Path
+        Where its record is, or will be.
+
+    Raises
+    ------
+    PradotError
+        The data cannot be read, or the encoder takes images of another size than the preset's.
+    """
+    if encoder.image_size != preset.image_size:
+        raise PradotError(f"preset {preset.name} needs images of {preset.image_size} px; the encoder has {encoder.image_size}")
     data = load_category(dataset, root, category)
     identity = {
         "dataset": dataset,
@@ -113,22 +144,26 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{slug(preset.label)}-{slug(encoder.name)}-seed{seed}-{digest}"
     path = Path(out) / dataset / data.name / f"{name}.json"
-    if path.exists():
-        with contextlib.suppress(PradotError):  # a damaged record is made again
-            record = read_record(path)
-            if model is None or _hash_model(model) == record.get("model_sha256"):
-                return record, path, False
-    if encoder.image_size != preset.image_size:
-        raise PradotError(f"preset {preset.name} needs images of {preset.image_size} px; the encoder has {encoder.image_size}")
+    return data, identity, path
 
-    watch.lap("loading")
+
+def find_record(path, model=None):
+    """The record of a finished run, or None; a damaged one is none, nor is one whose model the folder `model` does not hold."""
+    try:
+        record = read_record(path) if Path(path).exists() else None
+    except PradotError:
+        return None
+    return record if record is None or model is None or _hash_model(model) == record.get("model_sha256") else None
+
+
+def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progress, seconds):
     reset_peak_memory()
     features = encoder.features(data.train, cache=cache, progress=progress, seconds=seconds)
     validation = None  # a part of the training images, unless the data set holds some out itself
     if data.validation:
         validation = encoder.features(data.validation, cache=cache, progress=progress, seconds=seconds)
     watch = Stopwatch(seconds)
-    detector = Pradot(encoder, random_state=seed, progress=progress, **preset.detector_settings)
+    detector = Pradot(encoder, random_state=identity["seed"], progress=progress, **preset.detector_settings)
     detector.fit_features(features, validation)
     watch.lap("fit")
     notes = [*encoder.notes, *data.notes, *detector.notes_]
@@ -188,7 +223,7 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
             save_file({f"{b.scale} {b.alpha}": maps.contiguous() for b, maps in branch_maps.items()}, temporary)
     with replacing(path) as temporary:  # the record comes last: where it is, the run is whole
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    return record, path, True
+    return record
 
 
 def read_record(path):
@@ -259,6 +294,16 @@ def read_branch_maps(path):
     return dict(sorted(branch_maps.items()))
 
 
+def summary(record):
+    """The main numbers of a record in one line."""
+    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "au_pro_30": "AU-PRO 30 %", "au_pro_05": "AU-PRO 5 %"}
+    values = [
+        f"{title} {100 * record['metrics'][name]:.1f}" for name, title in names.items() if record["metrics"][name] is not None
+    ]
+    seconds = sum(record["seconds"].values())
+    return ", ".join([record["label"], record["encoder"]["name"], *(values or ["no metrics"]), f"{seconds:.0f} s"])
+
+
 def slug(text):
     """A name that any file system takes: ``paper, shortened`` becomes ``paper_shortened``."""
     return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
@@ -312,12 +357,26 @@ def _evaluate(data, scores, maps, masks, notes, progress):
 
 def _hash_data(data, progress):
     """SHA-256 over names and contents of all files of the category, so that other data under the same name is another run."""
+    stats = tuple((path, *_size_and_time(path)) for path in data.files)
+    return _hash_files(data.root, stats, progress)
+
+
+@functools.lru_cache(maxsize=64)  # the runs of a benchmark in one process read each file once
+def _hash_files(root, stats, progress):
     digest = hashlib.sha256()
-    with progress_bar(len(data.files), f"reading {data.name}", "file", progress) as bar:
-        for path in data.files:  # a list may name images that lie elsewhere
-            digest.update(f"{os.path.relpath(path, data.root)} {_hash_file(path)}\n".encode())
+    with progress_bar(len(stats), f"reading {root.name}", "file", progress) as bar:
+        for path, *_ in stats:  # a list may name images that lie elsewhere
+            digest.update(f"{os.path.relpath(path, root)} {_hash_file(path)}\n".encode())
             bar.update()
     return digest.hexdigest()
+
+
+def _size_and_time(path):
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise PradotError(f"cannot read {path}: {error}") from error
+    return found.st_size, found.st_mtime_ns
 
 
 def _hash_model(folder):

@@ -1,0 +1,252 @@
+"""The benchmark: independent runs on one machine or many, which may be stopped at any moment and started again.
+
+A job is one run of `pradot.paper.runs.run`. Finished jobs are found by their records; runs that need the same features compute
+them once, whichever process comes first. On one machine joblib spreads the jobs over processes, on many Dask distributed does.
+"""
+
+import functools
+import hashlib
+import os
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+import torch
+import tqdm
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from pradot.encoder import PAPER_ENCODER, default_encoder, make_encoder
+from pradot.errors import PradotError, is_out_of_memory
+from pradot.paper.datasets import list_categories
+from pradot.paper.presets import Preset
+from pradot.paper.runs import find_record, identify, run, summary
+from pradot.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: everything that a process on another machine needs to make it."""
+
+    dataset: str
+    root: str  # absolute, as seen from every machine
+    category: str
+    preset: Preset
+    seed: int
+    encoder: str  # as for `pradot.encoder.make_encoder`, but not "auto", which may be another one elsewhere
+    weights: str | None = None  # absolute
+    device: str = "auto"  # settled by the process that does the job
+    note: str | None = None  # why the encoder is not the one asked for
+
+    def __str__(self):
+        return f"{self.dataset} {self.category}, {self.preset.label}, {self.encoder.rpartition('/')[2]}, seed {self.seed}"
+
+
+class Outcome(NamedTuple):
+    """What became of a job."""
+
+    job: Job
+    path: Path | None  # of its record; None: it failed
+    is_new: bool  # False: finished before
+    error: str | None  # one line
+
+
+def list_jobs(dataset, root, *, presets, categories=None, n_seeds=1, encoder="auto", weights=None, device="auto"):
+    """Every preset with every seed on every category, in this order: neighbours work on different categories.
+
+    Parameters
+    ----------
+    dataset, root : str
+        See `pradot.paper.datasets.load_category`.
+    presets : sequence of Preset
+    categories : sequence of str, optional
+        All that are found by default.
+    n_seeds : int
+        Seeds are 0 to ``n_seeds - 1``.
+    encoder, weights, device : str
+        See `pradot.encoder.make_encoder`.
+
+    Returns
+    -------
+    list of Job
+
+    Raises
+    ------
+    PradotError
+        No data set or category of a name.
+    """
+    found = list_categories(dataset, root)
+    unknown = [name for name in categories or () if name not in found]
+    if unknown:
+        raise PradotError(f"no category {', '.join(unknown)} of {dataset} in {root}; found there: {', '.join(found)}")
+    encoder, note = _settled(encoder, weights)
+    common = {"weights": None if weights is None else os.path.abspath(weights), "device": device, "note": note}
+    return [
+        Job(dataset, os.path.abspath(root), category, preset, seed, encoder, **common)
+        for preset in presets
+        for seed in range(n_seeds)
+        for category in categories or found
+    ]
+
+
+def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=False):
+    """Do the jobs that have no record yet.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    out : str or Path
+        Folder of records, see `pradot.paper.runs.run`.
+    n_jobs : int
+        Processes at once on this machine; the threads of torch are divided among them. 1: in this process.
+    scheduler : str, optional
+        Address of a running Dask scheduler, such as ``tcp://10.0.0.1:8786``; its workers do the jobs. They must see `out`, the
+        data, the weights and `cache` under the same paths.
+    cache : str or Path, optional
+        Folder of computed features, see `Encoder.features`; without one each job computes its own.
+    progress : bool
+        Show a progress bar with the time left, and a line for each job that ends.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of `jobs`, each job once. A job that failed leaves no record and is tried again by the next call.
+
+    Raises
+    ------
+    PradotError
+        No scheduler answers, or it went away. What is finished stays.
+    """
+    jobs = list(dict.fromkeys(jobs))
+    out = Path(out).absolute()
+    cache = None if cache is None else Path(cache).absolute()
+    outcomes = {}
+    with progress_bar(len(jobs), "looking for finished runs", "run", progress) as bar:
+        for job in jobs:
+            outcome = _look_up(job, out)
+            if outcome is not None:
+                outcomes[job] = outcome
+            bar.update()
+    waiting = [job for job in jobs if job not in outcomes]
+    if waiting:
+        do = functools.partial(_do, out=out, cache=cache)
+        made = _on_cluster(do, waiting, scheduler) if scheduler else _on_this_machine(do, waiting, n_jobs, progress)
+        with progress_bar(len(waiting), "bench", "run", progress) as bar:
+            for outcome in made:
+                outcomes[outcome.job] = outcome
+                if progress:
+                    said = summary(find_record(outcome.path)) if outcome.error is None else f"FAILED: {outcome.error}"
+                    tqdm.tqdm.write(f"{outcome.job}: {said}")
+                bar.update()
+    return [outcomes[job] for job in jobs]
+
+
+def _settled(encoder, weights):
+    """An encoder's name that means the same on every machine, and why it is not the one asked for."""
+    if encoder == "auto":
+        return default_encoder() if weights is None else (PAPER_ENCODER, None)
+    if ":" in encoder:
+        file, _, function = encoder.rpartition(":")
+        return f"{os.path.abspath(file)}:{function}", None
+    return encoder, None
+
+
+@functools.lru_cache(maxsize=4)
+def _encoder(name, weights, scales, image_size, device, note):
+    encoder = make_encoder(name, weights, scales=scales, image_size=image_size, device=device)
+    encoder.notes += [note] if note else []
+    return encoder
+
+
+def _encoder_of(job, device):
+    # Both scales always: presets on the same images then share one set of computed features.
+    scales = tuple(sorted({2, 3} | {branch.scale for branch in job.preset.branches}))
+    return _encoder(job.encoder, job.weights, scales, job.preset.image_size, device, job.note)
+
+
+def _look_up(job, out):
+    """The outcome of a job that is finished or cannot be started, else None."""
+    try:
+        # On the CPU: this machine may have no such device as those that do the work.
+        encoder = _encoder_of(job, "cpu")
+        _, _, path = identify(job.dataset, job.root, job.category, job.preset, encoder, seed=job.seed, out=out)
+    except Exception as error:  # anything may be wrong with one job; the others go on
+        return Outcome(job, None, False, _one_line(error))
+    return None if find_record(path) is None else Outcome(job, path, False, None)
+
+
+def _do(job, out, cache, n_threads=None, progress=False):
+    """Do one job, in whatever process."""
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
+    try:
+        encoder = _encoder_of(job, job.device)
+        settings = {"seed": job.seed, "out": out, "cache": cache, "progress": progress}
+        _, path, is_new = run(job.dataset, job.root, job.category, job.preset, encoder, **settings)
+    except Exception as error:  # anything may be wrong with one job; the others go on
+        return Outcome(job, None, False, _one_line(error))
+    return Outcome(job, path, is_new, None)
+
+
+def _on_this_machine(do, jobs, n_jobs, progress):
+    """Outcomes of the jobs as they end."""
+    if n_jobs == 1:
+        for job in jobs:
+            yield do(job, progress=progress)
+        return
+    n_threads = max(1, torch.get_num_threads() // n_jobs)
+    settings = {"backend": "loky", "inner_max_num_threads": n_threads}
+    tasks = {job: joblib.delayed(do)(job, n_threads=n_threads) for job in jobs}
+    try:
+        with joblib.parallel_config(n_jobs=n_jobs, **settings):
+            # None wait in the processes' own queue: those that outlive a killed parent end with the job they are at.
+            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=n_jobs)
+            for outcome in parallel(list(tasks.values())):
+                del tasks[outcome.job]
+                yield outcome
+    except TerminatedWorkerError:
+        tqdm.tqdm.write(f"note: a process was ended from outside (memory?); the {len(tasks)} runs left go on one at a time")
+    for job, task in tasks.items():
+        try:
+            with joblib.parallel_config(n_jobs=2, **settings):  # one would be this process
+                yield joblib.Parallel()([task])[0]
+        except TerminatedWorkerError:
+            yield Outcome(job, None, False, "its process was ended from outside, most likely because memory ran out")
+
+
+def _on_cluster(do, jobs, address):
+    """Outcomes of the jobs as they end."""
+    try:
+        from distributed import CancelledError, Client, as_completed
+    except ImportError as error:
+        raise PradotError("--scheduler needs Dask distributed: pip install 'pradot[cluster]'") from error
+    try:
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise PradotError(f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`") from error
+    with client:
+        if not client.scheduler_info()["workers"]:
+            tqdm.tqdm.write(f"note: the scheduler {address} has no workers yet; the runs wait for them")
+        # The key says what is done: a job that a killed run left on a worker is taken over, not done beside it.
+        keys = {job: f"pradot-{hashlib.sha256(repr((job, do.keywords)).encode()).hexdigest()}" for job in jobs}
+        futures = {client.submit(do, job, key=keys[job]): job for job in jobs}
+        for future in as_completed(futures):
+            try:
+                error = future.exception()  # the job's own are in its outcome
+            except CancelledError as lost:
+                raise PradotError(
+                    f"the scheduler {address} is gone or has dropped the runs; what is finished stays, start again"
+                ) from lost
+            yield future.result() if error is None else Outcome(futures[future], None, False, _one_line(error))
+
+
+def _one_line(error):
+    if is_out_of_memory(error):
+        return "memory ran out; fewer images a step, fewer jobs at once or the preset fast need less"
+    text = (str(error).splitlines() or [""])[0]
+    if isinstance(error, PradotError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}"
