@@ -53,7 +53,7 @@ def _parser():
     run.add_argument("--dataset", required=True, help="mvtec_ad, mvtec_loco, visa, drawn or folder")
     run.add_argument("--root", help="folder of the data set (default: looked for where PRADOT_DATA says, else in data)")
     run.add_argument("--category", default="all", help="one category, or all that are found (default)")
-    run.add_argument("--preset", default="paper", help="paper (default) or fast")
+    run.add_argument("--preset", default="paper", help="paper (default), sound or fast")
     _add_encoder(run, default="auto")
     run.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="0 by default")
     run.add_argument("--max-steps", type=_whole(1), metavar="N", help="stop training after N steps (labelled shortened)")
@@ -157,9 +157,8 @@ def _run(options):
     root = find_root(options.dataset, options.root)
     found = list_categories(options.dataset, root)
     categories = found if options.category == "all" else [options.category]
-    # Both scales always: presets on the same images then share one set of computed features.
-    scales = {2, 3} | {branch.scale for branch in preset.branches}
-    encoder = make_encoder(options.encoder, options.weights, scales=scales, image_size=preset.image_size, device=device)
+    size = preset.image_size
+    encoder = make_encoder(options.encoder, options.weights, scales=preset.encoder_scales, image_size=size, device=device)
     print(f"{encoder.name} at {encoder.image_size} px, feature maps {encoder.describe_grids()}", flush=True)
     for category in categories:
         model = Path(options.save_model) / category if options.save_model else None

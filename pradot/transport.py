@@ -81,13 +81,14 @@ class Transport:
         # The scalings go on the two thin sides, so the plan is never made.
         return self.column_scaling[:, None] * (self.kernel.T @ (self.row_scaling[:, None] * x))
 
+    def paid(self, M):
+        """What each embedding pays, ``sum_j T_ij M_ij`` for the cost `M` of shape (n, m): Tensor of shape (n,)."""
+        paid = [torch.mv(self.kernel[rows] * M[rows], self.column_scaling) for rows in _blocks(M)]
+        return self.row_scaling * torch.cat(paid)  # (n,)
+
     def cost(self, M):
         """Transport loss ``<T, M>`` for the cost `M` of shape (n, m), as a float."""
-        total = 0.0
-        for rows in _blocks(M):
-            paid = torch.mv(self.kernel[rows] * M[rows], self.column_scaling)  # (rows,)
-            total += torch.dot(self.row_scaling[rows], paid).item()
-        return total
+        return self.paid(M).double().sum().item()
 
 
 def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):

@@ -131,6 +131,7 @@ def test_a_spoiled_image_scores_higher_and_at_the_spoiled_place(tiny_encoder, dr
         ({"validation_fraction": -0.1}, "validation_fraction"),
         ({"validation_fraction": float("nan")}, "validation_fraction"),
         ({"scoring": "batch"}, "image, training"),
+        ({"assignment": "softest"}, "nearest, transport"),
         ({"n_prototypes": 0.3}, "n_prototypes"),
         ({"solver": "emd"}, "kernel, pot"),
     ],
@@ -186,6 +187,18 @@ def test_the_two_scorings_differ_by_what_they_divide_by(fitted, draw):
         by_training, by_image = fitted.branch_maps(images)[branch], detector.branch_maps(images)[branch]
         torch.testing.assert_close(by_image * own[:, None, None], by_training * learner.scale_.feature, atol=1e-6, rtol=1e-4)
         assert not torch.allclose(by_image, by_training)
+
+
+@pytest.mark.parametrize("scoring", ["training", "image"])
+def test_transport_at_scoring_makes_the_maps_of_what_patches_pay(fitted, draw, scoring):
+    detector = clone(fitted).set_params(scoring=scoring, assignment="transport")
+    detector.learners_ = fitted.learners_
+    features = fitted.encoder.features(draw(2, 4))
+    for branch, maps in detector.branch_maps_of_features(features).items():
+        learner = fitted.learners_[branch]
+        scale = learner.scale_ if scoring == "training" else None
+        torch.testing.assert_close(maps, learner.transported(features[branch.scale], scale))
+        assert (maps > learner.nearest(features[branch.scale], scale).cost - 1e-6).all()
 
 
 def test_maps_are_the_branches_upsampled_with_aligned_corners_and_averaged(fitted, draw):
@@ -262,7 +275,10 @@ def test_a_model_comes_back_as_it_was(fitted, saved, tiny_encoder, draw):
     assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
 
 
-@pytest.mark.parametrize("settings", [{"scoring": "image"}, {"positions": "learned"}, {"n_prototypes": 0.25}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"scoring": "image"}, {"positions": "learned"}, {"n_prototypes": 0.25}, {"assignment": "transport", "reg": 0.1}],
+)
 def test_settings_that_matter_to_scores_come_back_too(tiny_encoder, tmp_path, draw, settings):
     detector = Pradot(tiny_encoder, branches=[(3, 0.3)], **QUICK | settings).fit(draw(5, 0))
     detector.save(tmp_path)

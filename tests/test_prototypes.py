@@ -277,6 +277,78 @@ def test_the_start_is_uniform_between_0_and_1():
     np.testing.assert_allclose(np.quantile(values, [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.04)
 
 
+# k-means, and no transport at all
+
+
+def test_kmeans_at_a_place_finds_its_clusters():
+    """Two kinds of image, each place with its own two features: their means are the prototypes, whatever the place."""
+    centres = torch.rand(2, 3, 2, 5, generator=torch.Generator().manual_seed(0)) + 3 * torch.eye(5)[[0, 4]][:, None, None]
+    noise = 0.01 * torch.rand(10, 3, 2, 5, generator=torch.Generator().manual_seed(1))
+    features = centres.repeat(5, 1, 1, 1) + noise
+    learner = quick(0.3, n_prototypes=2, start="kmeans", max_steps=0).fit(features, features)
+    assert torch.equal(learner.positions_, grid_positions(3, 2).repeat(2, 1))
+    found = learner.prototypes_.view(2, 6, 5).sum(0)  # the order of the two clusters of a place is k-means' own
+    torch.testing.assert_close(found, (features[0::2].mean(0) + features[1::2].mean(0)).flatten(0, 1))
+    assert learner.nearest(features, learner.scale_).cost.max() < 0.01
+
+
+def test_kmeans_with_one_prototype_is_the_mean_of_each_place(features):
+    for n_prototypes, cells in ((1, slice(None)), (1 / 4, [0, 2, 8, 10])):
+        learner = quick(n_prototypes=n_prototypes, start="kmeans", max_steps=0).fit(features, features)
+        torch.testing.assert_close(learner.prototypes_, features.mean(0).flatten(0, 1)[cells])
+
+
+def test_kmeans_of_all_patches_finds_clusters_and_their_middle():
+    """Upper and lower half of the image look different: one prototype each, in the middle of its half."""
+    halves = torch.eye(4)[:2].repeat_interleave(2, 0)  # (4 rows, channels)
+    features = halves[:, None].expand(3, 4, 2, 4) + 0.01 * feature_maps(3, 4, 2, 4)
+    learner = quick(n_prototypes=1 / 4, start="kmeans_global", max_steps=0).fit(features, features)
+    order = learner.positions_[:, 0].argsort()
+    torch.testing.assert_close(learner.positions_[order], torch.tensor([[1 / 6, 0.5], [5 / 6, 0.5]]))
+    means = torch.stack([features[:, :2].mean((0, 1, 2)), features[:, 2:].mean((0, 1, 2))])
+    torch.testing.assert_close(learner.prototypes_[order], means)
+
+
+@pytest.mark.parametrize("start", ["kmeans", "kmeans_global"])
+def test_kmeans_of_few_images_repeats_them(start):
+    features = feature_maps(2, 3, 3)
+    learner = quick(0.3, n_prototypes=4, start=start, max_steps=0).fit(features, features)
+    assert learner.prototypes_.shape == (36, 5) and learner.positions_.shape == (36, 2)
+    assert learner.nearest(features, learner.scale_).cost.max() < 1e-6  # every patch is a prototype
+
+
+@pytest.mark.parametrize("start", ["kmeans", "kmeans_global"])
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_kmeans_of_equal_patches_leaves_no_prototype_empty(start):
+    learner = quick(n_prototypes=2, start=start, max_steps=0).fit(torch.ones(9, 3, 3, 5), torch.ones(1, 3, 3, 5))
+    torch.testing.assert_close(learner.prototypes_, torch.ones(18, 5))
+
+
+def test_thousands_of_clusters_are_learnt_in_small_batches(monkeypatch):
+    monkeypatch.setattr(prototypes, "KMeans", None)
+    features = torch.rand(5, 18, 18, 4, generator=torch.Generator().manual_seed(0))
+    learner = quick(n_prototypes=1, start="kmeans_global", max_steps=0).fit(features, features[:1])
+    assert learner.prototypes_.shape == (324, 4) and torch.isfinite(learner.prototypes_).all()
+    drawn = quick(n_prototypes=1, start="images", max_steps=0).fit(features, features[:1])
+    found, chance = (one.nearest(features, CostScale(1, 1)).cost.mean() for one in (learner, drawn))
+    assert found < 0.8 * chance  # five times fewer than patches, and nearer to them than as many of them
+
+
+@pytest.mark.parametrize("solver", ["kernel", "streamed"])
+def test_no_steps_keep_the_start(features, solver):
+    learner = quick(0.3, solver=solver, max_steps=0).fit(features, features)
+    drawn = torch.rand(16, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(learner.prototypes_, drawn)
+    assert learner.n_steps_ == learner.best_step_ == 0 and learner.history_["loss"] == []
+    assert learner.scale_.feature == pytest.approx(learner.cost(features)[1].feature)
+
+
+def test_training_goes_on_from_kmeans(features):
+    start = quick(0.3, start="kmeans", max_steps=0).fit(features, features)
+    trained = quick(0.3, start="kmeans", max_steps=1, ema=0.9).fit(features, features)
+    assert 0 < (trained.prototypes_ - start.prototypes_).norm() < 0.2 * start.prototypes_.norm()
+
+
 # Nearest
 
 
@@ -338,6 +410,33 @@ def test_nearest_is_the_row_minimum_of_the_cost(features):
     torch.testing.assert_close(M.gather(1, nearest.index.view(-1, 1)).view(6, 4, 4), nearest.cost)
 
 
+# Transport at scoring
+
+
+def test_transported_patches_must_take_every_prototype():
+    """Two patches like the first of two prototypes: each sends half its mass to the other one, which is as far as can be."""
+    learner = PrototypeLearner(0.0)
+    learner.grid_shape_, learner.prototypes_, learner.positions_ = (1, 2), torch.eye(2), grid_positions(1, 2)
+    same = torch.eye(2)[[0, 0]].view(1, 1, 2, 2)
+    scale = CostScale(1.0, 1.0)
+    assert learner.nearest(same, scale).cost.flatten().tolist() == [0, 0]
+    torch.testing.assert_close(learner.transported(same, scale), torch.full((1, 1, 2), 0.5))
+    # Where patches and prototypes pair off, nobody pays, in whatever order.
+    pairs = torch.cat([torch.eye(2), torch.eye(2).flip(0)]).view(2, 1, 2, 2)
+    torch.testing.assert_close(learner.transported(pairs, scale), torch.zeros(2, 1, 2), atol=1e-6, rtol=0)
+
+
+def test_transported_cost_is_that_of_the_plan(known):
+    known.reg, known.n_iter = 0.1, 500
+    images = torch.rand(2, 2, 3, 6, generator=torch.Generator().manual_seed(0))
+    M, _ = known.cost(images, known.scale_)
+    plans = [numpy_plan(one.double().numpy(), 0.1, 500) for one in M.split(6)]
+    expected = [(6 * T * one.numpy()).sum(1) for T, one in zip(plans, M.split(6), strict=True)]
+    paid = known.transported(images, known.scale_)
+    np.testing.assert_allclose(paid.flatten(1), expected, atol=1e-5)
+    assert (paid >= known.nearest(images, known.scale_).cost - 1e-6).all()  # the nearest is the cheapest
+
+
 # What is refused
 
 
@@ -361,7 +460,7 @@ def test_nearest_is_the_row_minimum_of_the_cost(features):
         ({"ema": -0.1}, "ema"),
         ({"n_epochs": 0}, "n_epochs"),
         ({"batch_size": 0}, "batch_size"),
-        ({"max_steps": 0}, "max_steps"),
+        ({"max_steps": -1}, "max_steps"),
         ({"positions": "free"}, "fixed, learned"),
         ({"solver": "emd"}, "kernel, pot, streamed"),
         ({"start": "zeros"}, "uniform, images"),

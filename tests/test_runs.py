@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,10 +7,10 @@ from PIL import Image
 from small_data import write_category, write_encoder
 
 from pradot import Encoder, Pradot, PradotError
-from pradot.detector import upsample_and_average
+from pradot.detector import Branch, upsample_and_average
 from pradot.metrics import auroc
 from pradot.paper import runs
-from pradot.paper.presets import PRESETS, get_preset
+from pradot.paper.presets import PRESETS, QUIRKS, get_preset
 from pradot.paper.runs import METRICS, read_branch_maps, read_record, read_records, run, slug
 
 PARTS = {"loading", "features", "fit", "scoring", "metrics"}
@@ -214,6 +215,49 @@ def test_paper_preset_is_the_papers():
     assert paper.label == "paper" and get_preset("paper", max_steps=60).label == "paper, shortened"
     with pytest.raises(PradotError, match="unknown preset"):
         get_preset("papier")
+
+
+def test_sound_preset_differs_from_the_papers_in_scale_and_size_alone():
+    paper, sound = PRESETS["paper"], PRESETS["sound"]
+    assert (sound.scoring, sound.evaluation_size, sound.label) == ("training", None, "sound")
+    same = {"name": "paper", "summary": paper.summary, "scoring": "image", "evaluation_size": 224}
+    assert replace(sound, **same) == paper
+
+
+def test_quirks_are_named_where_they_are():
+    assert PRESETS["paper"].quirks == list(QUIRKS)
+    assert set(QUIRKS) - set(PRESETS["sound"].quirks) == {"scale of the image", "evaluated at 224"}
+    assert PRESETS["fast"].quirks == ["dropped batches"]
+
+
+def test_a_variant_is_never_taken_for_the_preset_and_no_steps_are_not_few_steps():
+    fast = PRESETS["fast"]
+    assert replace(fast, variant="alpha 0.5").label == "fast, alpha 0.5"
+    assert replace(fast, variant="alpha 0.5", max_steps=2).label == "fast, alpha 0.5, shortened"
+    assert replace(fast, variant="k-means", max_steps=0).label == "fast, k-means"
+    assert "variant" not in fast.detector_settings
+
+
+def test_encoders_are_made_with_the_scales_that_presets_share():
+    fast = PRESETS["fast"]
+    scales = {(2,): {2, 3}, (1, 3): {1, 2, 3}, (7, 11): {7, 11}}
+    for own, made in scales.items():
+        assert replace(fast, branches=tuple(Branch(scale, 0.0) for scale in own)).encoder_scales == made
+
+
+def test_a_set_smaller_than_a_batch_is_told_in_the_record(data, encoder, tmp_path):
+    preset = replace(get_preset("paper", max_steps=1), n_prototypes=1, n_iter=2)
+    record, _, _ = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    assert any("5 training images are fewer than a batch of 64" in note for note in record["notes"])
+    assert [branch["steps"] for branch in record["branches"]] == 4 * [1]  # the official code would make none
+    assert record["quirks"] == list(QUIRKS) and record["variant"] == ""
+
+
+def test_a_run_without_steps_has_no_marginal_error(data, encoder, tmp_path):
+    preset = replace(PRESETS["fast"], start="kmeans", max_steps=0, variant="k-means")
+    record, path, _ = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    assert [branch["marginal_error"] for branch in record["branches"]] == 4 * [None]
+    assert record["label"] == "fast, k-means" and "fast_k_means" in path.name and record["metrics"]["image_auroc"] is not None
 
 
 def test_paper_preset_evaluates_at_224(data, encoder, tmp_path):

@@ -1,12 +1,24 @@
 """Every experiment of the companion as data.
 
-A preset says everything that changes a result except data, encoder and seed.
+A preset says everything that changes a result except data, encoder and seed. What an ablation changes in one is in
+`pradot.paper.ablations`.
 """
 
 from dataclasses import asdict, dataclass, replace
 
 from pradot.detector import PAPER_BRANCHES, Branch
 from pradot.errors import PradotError
+
+QUIRKS = {
+    "scale of the image": "each test image is scored with costs divided by its own largest ones, not by those of training: its "
+    "scores depend on everything else in it",
+    "scale of the batch": "in training costs are divided by the largest ones of each batch",
+    "fixed iterations": "Sinkhorn stops after a fixed number of iterations, converged or not",
+    "dropped batches": "images that do not fill a last batch are left out of the epoch",
+    "evaluated at 224": "maps and masks are compared at 224 x 224, masks resized by nearest neighbour, not at the images' size",
+}
+"""What the official code does that one might not expect (method.md), by name. One thing is not taken over: from a set smaller
+than a batch the official code learns nothing; here it trains on one smaller batch a step, which the record's notes say."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +42,46 @@ class Preset:
     solver: str = "kernel"  # "streamed": warm-started, stops at `tol`
     tol: float = 0.01  # marginal error at which the streamed solver stops
     precision: str = "full"  # of matrix products
-    start: str = "uniform"  # prototypes' features before the first step; "images": those of training images
+    start: str = "uniform"  # prototypes' features before the first step, see `pradot.PrototypeLearner`
+    assignment: str = "nearest"  # a patch's score: its cheapest prototype's cost; "transport": what it pays when transported
     validation_fraction: float = 0.2  # of the training images, to choose the best epoch
+    variant: str = ""  # what an ablation changed, such as "alpha 0.5"
 
     @property
     def detector_settings(self):
         """What `pradot.Pradot` takes of it."""
-        other = ("name", "summary", "evaluation_size", "image_size")
+        other = ("name", "summary", "evaluation_size", "image_size", "variant")
         return {name: value for name, value in asdict(self).items() if name not in other} | {"branches": self.branches}
 
     @property
+    def encoder_scales(self):
+        """Scales to make the encoder with: 2 and 3 always, so that presets share one set of computed features."""
+        own = {branch.scale for branch in self.branches}
+        return own | {2, 3} if max(own) <= 3 else own  # beyond are the blocks of a ViT
+
+    @property
+    def quirks(self):
+        """Which of the official code's `QUIRKS` these settings have."""
+        streamed = self.solver == "streamed"
+        found = {
+            "scale of the image": self.scoring == "image",
+            "scale of the batch": not streamed,
+            "fixed iterations": not streamed,
+            "dropped batches": True,
+            "evaluated at 224": self.evaluation_size == 224,
+        }
+        return [name for name in QUIRKS if found[name]]
+
+    @property
     def is_shortened(self):
-        """Whether steps or images a step were changed from the named preset."""
-        return (self.max_steps, self.batch_size) != (PRESETS[self.name].max_steps, PRESETS[self.name].batch_size)
+        """Whether steps or images a step were changed from the named preset (no step at all is another experiment)."""
+        whole = PRESETS[self.name]
+        return self.max_steps not in (whole.max_steps, 0) or self.batch_size != whole.batch_size
 
     @property
     def label(self):
-        """Name for tables; a shortened run is never taken for the whole one."""
-        return f"{self.name}, shortened" if self.is_shortened else self.name
+        """Name for tables; neither a variant nor a shortened run is ever taken for the preset itself."""
+        return ", ".join(filter(None, [self.name, self.variant, "shortened" if self.is_shortened else ""]))
 
 
 PRESETS = {
@@ -55,10 +89,18 @@ PRESETS = {
     for preset in (
         Preset(
             "paper",
-            "the paper's setting with its code's quirks: each image scaled by its own largest costs, evaluated at 224 x 224",
+            "the paper's setting with its code's quirks: each image scaled by its own largest costs, evaluated at 224 x 224; "
+            "but a set smaller than a batch trains on one smaller batch",
             branches=PAPER_BRANCHES,
             scoring="image",
             evaluation_size=224,
+        ),
+        Preset(
+            "sound",
+            "trained as in the paper; costs have a fixed scale, that of training, and images are evaluated at their own size",
+            branches=PAPER_BRANCHES,
+            scoring="training",
+            evaluation_size=None,
         ),
         Preset(
             "fast",

@@ -190,6 +190,8 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
     record = {
         "format": RECORD_FORMAT,
         "label": preset.label,
+        "variant": preset.variant,
+        "quirks": preset.quirks,
         **identity,
         "model_sha256": None,
         **results,
@@ -201,7 +203,7 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
                 "alpha": branch.alpha,
                 "steps": learner.n_steps_,
                 "best_step": learner.best_step_,
-                "marginal_error": learner.history_["marginal_error"][-1],
+                "marginal_error": learner.history_["marginal_error"][-1] if learner.n_steps_ else None,
                 "iterations": sum(learner.history_["n_iter"]),
                 "validation_loss": min(learner.history_["validation_loss"]),
                 "cost_scale": list(learner.scale_),

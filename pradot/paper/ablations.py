@@ -1,0 +1,245 @@
+"""Ablations as data: one question each, and the settings that answer it.
+
+An ablation changes one thing of a base preset. Its rows are presets again, so that each is run, recorded and found again like
+any other (`pradot.paper.runs.run`); its table reads the records.
+"""
+
+from dataclasses import dataclass, replace
+
+from pradot.detector import Branch
+from pradot.encoder import canonical_name, weights_available
+from pradot.errors import PradotError
+from pradot.paper.presets import Preset
+from pradot.prototypes import STARTS
+
+ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+N_PROTOTYPES = (1 / 4, 1, 2, 4, 8, 16, 32)
+REGS = (0.001, 0.003, 0.01, 0.03, 0.1)
+SCALES = ((1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3))
+EMAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
+ENCODERS = {
+    "resnet18.a1_in1k": None,
+    "resnet50.a1_in1k": None,
+    "wide_resnet50_2.racm_in1k": None,
+    "tf_efficientnet_lite0": None,
+    "vit_small_patch14_dinov2.lvd142m": (7, 11),
+    "vit_small_patch16_dinov3.lvd1689m": (7, 11),
+}
+"""Encoders, and for a ViT the blocks that take the place of the scales (of 12, counted from 0: at two thirds, and the last)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting of an ablation."""
+
+    label: str  # what is different, for tables, such as "0.3"
+    preset: Preset
+    encoder: str | None = None  # as for `pradot.Encoder`; None: the one that all rows share
+    value: float | None = None  # the same as a number, for the axis of a plot; None: not on the axis
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One question, and the settings that answer it."""
+
+    name: str  # as on the command line
+    question: str
+    changes: str  # what the rows differ in, title of the column of labels
+    rows: tuple[Row, ...]
+    logarithmic: bool = False  # whether the axis of values is
+
+
+def get_ablation(name, base):
+    """The ablation of a name, around a base setting.
+
+    Parameters
+    ----------
+    name : str
+        One of `ABLATIONS`.
+    base : Preset
+        What the rows have in common, shortened or not, see `pradot.paper.presets.get_preset`.
+
+    Returns
+    -------
+    Ablation
+
+    Raises
+    ------
+    PradotError
+        No such ablation.
+    """
+    if name not in ABLATIONS:
+        raise PradotError(f"unknown ablation {name!r}; known are {', '.join(ABLATIONS)}")
+    return ABLATIONS[name](name, base)
+
+
+def missing_weights(row):
+    """Why the weights of a row's own encoder cannot be had, in one line; None when they can, or when it has none of its own."""
+    if row.encoder is None or ":" in row.encoder:
+        return None
+    available, why = weights_available(row.encoder)
+    return None if available else f"the weights of {canonical_name(row.encoder)} cannot be had ({why})"
+
+
+def _row(label, base, change, *, value=None, encoder=None, **settings):
+    """A row; where nothing differs from the base it is the base itself, whose record it shares."""
+    preset = replace(base, **settings)
+    return Row(label, preset if preset == base else replace(preset, variant=change), encoder, value)
+
+
+def _branches(scales, alphas):
+    return tuple(Branch(scale, alpha) for scale in scales for alpha in alphas)
+
+
+def _scales(base):
+    return sorted({branch.scale for branch in base.branches})
+
+
+def _alphas(base):
+    return sorted({branch.alpha for branch in base.branches})
+
+
+def _alpha(name, base):
+    rows = [
+        _row(f"{alpha:g}", base, f"alpha {alpha:g}", value=alpha, branches=_branches(_scales(base), [alpha]))
+        for alpha in ALPHAS
+    ]
+    both = " and ".join(f"{alpha:g}" for alpha in _alphas(base))
+    return Ablation(
+        name,
+        "What is the place of a patch worth? 0: prototypes may serve anywhere; above: near their place.",
+        "alpha",
+        (*rows, Row(both, base)),
+    )
+
+
+def _n(name, base):
+    names = [f"1/{round(1 / n)}" if n < 1 else str(n) for n in N_PROTOTYPES]
+    return Ablation(
+        name,
+        "How many prototypes per position are enough?",
+        "prototypes per position",
+        tuple(
+            _row(text, base, f"{text} per position", value=n, n_prototypes=n)
+            for text, n in zip(names, N_PROTOTYPES, strict=True)
+        ),
+        logarithmic=True,
+    )
+
+
+def _reg(name, base):
+    # All rows in full precision, the base's too. The plan's relative error is about that of M / reg: with float32 it is below
+    # 1e-4 at 0.001 (L1 error of the plan against float64 3e-5 on 784 x 784 drawn features), and `sinkhorn` refuses what is a
+    # danger, below 1.2e-4 for costs up to 1. Products of bfloat16 numbers make twice the error at 0.001 that they make at 0.01.
+    return Ablation(
+        name,
+        "How sharp should the transport be? A small reg pairs patches with prototypes, a large one spreads them.",
+        "reg",
+        tuple(_row(f"{reg:g}", base, f"reg {reg:g} in float32", value=reg, reg=reg, precision="full") for reg in REGS),
+        logarithmic=True,
+    )
+
+
+def _scale(name, base):
+    texts = [" + ".join(map(str, scales)) for scales in SCALES]
+    return Ablation(
+        name,
+        "Which feature maps see the defects: fine ones (1), coarse ones (3), or several together?",
+        "scales",
+        tuple(
+            _row(text, base, f"scale {text}", branches=_branches(scales, _alphas(base)))
+            for text, scales in zip(texts, SCALES, strict=True)
+        ),
+    )
+
+
+def _positions(name, base):
+    texts = {"fixed": "on the grid", "learned": "learned"}
+    return Ablation(
+        name,
+        "Should prototypes stay on the grid, or follow the positions that they receive?",
+        "positions",
+        tuple(_row(text, base, f"positions {text}", positions=positions) for positions, text in texts.items()),
+    )
+
+
+def _ema(name, base):
+    return Ablation(
+        name,
+        "How much of a prototype should a step keep?",
+        "EMA",
+        tuple(_row(f"{ema:g}", base, f"ema {ema:g}", value=ema, ema=ema) for ema in EMAS),
+    )
+
+
+def _start(name, base):
+    return Ablation(
+        name,
+        "Where should prototypes start: as noise, as patches of training images, or as k-means centres?",
+        "start",
+        tuple(_row(start, base, f"start {start}", start=start) for start in STARTS),
+    )
+
+
+def _encoder(name, base):
+    return Ablation(
+        name,
+        "How much is due to the encoder?",
+        "encoder",
+        tuple(
+            _row(
+                encoder.partition(".")[0],
+                base,
+                f"blocks {', '.join(map(str, blocks))}" if blocks else "",
+                encoder=encoder,
+                branches=_branches(blocks, _alphas(base)) if blocks else base.branches,
+            )
+            for encoder, blocks in ENCODERS.items()
+        ),
+    )
+
+
+def _assignment(name, base):
+    texts = {"nearest": "cheapest prototype", "transport": "transport of the image"}
+    return Ablation(
+        name,
+        "Should a patch be scored by its cheapest prototype, or by what it pays when its whole image is transported?",
+        "score",
+        tuple(_row(text, base, f"score by {text}", assignment=assignment) for assignment, text in texts.items()),
+    )
+
+
+def _kmeans(name, base):
+    untrained = {
+        "k-means per position": "kmeans",
+        "k-means of all patches": "kmeans_global",
+        "random patches": "images",
+    }
+    return Ablation(
+        name,
+        "What does optimal transport bring that k-means does not?",
+        "prototypes",
+        (
+            Row("optimal transport", base),
+            _row("k-means, then transport", base, "k-means, then transport", start="kmeans"),
+            *(
+                _row(f"{text} alone", base, f"{text} without transport", start=start, max_steps=0)
+                for text, start in untrained.items()
+            ),
+        ),
+    )
+
+
+ABLATIONS = {
+    "alpha": _alpha,
+    "n": _n,
+    "reg": _reg,
+    "scale": _scale,
+    "positions": _positions,
+    "ema": _ema,
+    "start": _start,
+    "encoder": _encoder,
+    "assignment": _assignment,
+    "kmeans": _kmeans,
+}
+"""Functions of the name and the base preset, by name, in the order of notebook 09."""
