@@ -231,7 +231,7 @@ def _on_cluster(do, jobs, address):
         # The key says what is done: a job that a killed run left on a worker is taken over, not done beside it.
         keys = {job: f"pradot-{hashlib.sha256(repr((job, do.keywords)).encode()).hexdigest()}" for job in jobs}
         futures = {client.submit(do, job, key=keys[job]): job for job in jobs}
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             try:
                 error = future.exception()  # the job's own are in its outcome
             except CancelledError as lost:
