@@ -80,12 +80,13 @@ def _parser():
     bench = commands.add_parser("bench", parents=[common], help="many runs, on one machine or many; finished ones are kept")
     bench.add_argument("--dataset", default="drawn", help="mvtec_ad, mvtec_loco, visa, drawn (default) or folder")
     bench.add_argument("--root", help="folder of the data set (default: looked for where PRADOT_DATA says, else in data)")
-    bench.add_argument("--category", nargs="+", metavar="NAME", help="categories (default: all that are found)")
+    bench.add_argument("--category", nargs="+", dest="categories", metavar="NAME", help="which ones (default: all)")
     bench.add_argument("--preset", nargs="+", default=["paper"], metavar="NAME", help="presets (default: paper)")
+    bench.add_argument("--ablation", metavar="NAME", help="each row of an ablation, around the presets (alpha, n, reg, ...)")
     _add_encoder(bench, default="auto")
     bench.add_argument("--max-steps", type=_whole(1), metavar="N", help="stop training after N steps (labelled shortened)")
     bench.add_argument("--batch-size", type=_whole(1), metavar="N", help="images a step (labelled shortened)")
-    bench.add_argument("--seeds", type=_whole(1), default=1, metavar="N", help="seeds 0 to N - 1 (default: 1)")
+    bench.add_argument("--seeds", type=_whole(1), default=1, dest="n_seeds", metavar="N", help="seeds 0 to N - 1 (default: 1)")
     bench.add_argument("--out", default="runs", help="folder of the run records (default: runs)")
     where = bench.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=_whole(1), default=1, metavar="N", help="processes at once on this machine (default: 1)")
@@ -236,21 +237,21 @@ def _data_add(options):
 
 
 def _bench(options):
-    from pradot.paper.bench import bench, list_jobs
+    from pradot.paper.ablations import get_ablation
+    from pradot.paper.bench import bench, list_ablation_jobs, list_jobs
     from pradot.paper.datasets import find_root
     from pradot.paper.presets import get_preset
 
-    changes = {"max_steps": options.max_steps, "batch_size": options.batch_size}
-    jobs = list_jobs(
-        options.dataset,
-        find_root(options.dataset, options.root),
-        presets=[get_preset(name, **changes) for name in options.preset],
-        categories=options.category,
-        n_seeds=options.seeds,
-        encoder=options.encoder,
-        weights=options.weights,
-        device=options.device,
-    )
+    root = find_root(options.dataset, options.root)
+    names = ("categories", "n_seeds", "encoder", "weights", "device")
+    settings = {name: getattr(options, name) for name in names}
+    presets = [get_preset(name, max_steps=options.max_steps, batch_size=options.batch_size) for name in options.preset]
+    if options.ablation is None:
+        jobs = list_jobs(options.dataset, root, presets=presets, **settings)
+    else:
+        ablations = [get_ablation(options.ablation, base) for base in presets]
+        by_row = [list_ablation_jobs(ablation, options.dataset, root, **settings) for ablation in ablations]
+        jobs = [job for rows in by_row for row_jobs in rows.values() for job in row_jobs]
     workers = {"n_jobs": options.jobs, "scheduler": options.scheduler}
     outcomes = bench(jobs, options.out, cache=cache_folder(), progress=True, **workers)
     failed = [outcome for outcome in outcomes if outcome.error is not None]

@@ -18,7 +18,8 @@ from small_data import write_category, write_encoder
 from pradot import PradotError
 from pradot.cli import main
 from pradot.paper import bench as bench_module
-from pradot.paper.bench import bench, list_jobs
+from pradot.paper.ablations import get_ablation
+from pradot.paper.bench import bench, list_ablation_jobs, list_jobs
 from pradot.paper.presets import PRESETS
 from pradot.paper.runs import read_record, read_records
 
@@ -139,6 +140,17 @@ def test_an_encoder_that_cannot_be_had_fails_its_own_jobs_alone(data, encoder, t
     )
     outcomes = bench(jobs, tmp_path)
     assert outcomes[0].error is None and "resnet5000" in outcomes[1].error
+
+
+def test_rows_of_an_ablation_are_jobs_with_an_encoder_of_their_own_or_the_shared_one(data, encoder):
+    settings = {"categories": ["own", "cable"], "n_seeds": 2}
+    jobs = list_ablation_jobs(get_ablation("alpha", PRESET), "mvtec_ad", data, encoder=encoder, **settings)
+    assert all(len(row_jobs) == 4 for row_jobs in jobs.values())
+    assert {row.label: row_jobs[0].preset for row, row_jobs in jobs.items()}["0.5"].branches == ((2, 0.5), (3, 0.5))
+    assert {job.encoder for row_jobs in jobs.values() for job in row_jobs} == {encoder}
+    jobs = list_ablation_jobs(get_ablation("encoder", PRESET), "mvtec_ad", data, encoder=encoder, weights="of.pth", **settings)
+    named = {(row.encoder, job.encoder, job.weights) for row, row_jobs in jobs.items() for job in row_jobs}
+    assert all(asked == taken and weights is None for asked, taken, weights in named) and len(named) == len(jobs) > 3
 
 
 def test_command_line(data, encoder, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +90,32 @@ def list_jobs(dataset, root, *, presets, categories=None, n_seeds=1, encoder="au
     ]
 
 
+def list_ablation_jobs(ablation, dataset, root, *, encoder="auto", weights=None, **settings):
+    """The jobs of each row of an ablation.
+
+    Parameters
+    ----------
+    ablation : Ablation
+        See `pradot.paper.ablations.get_ablation`.
+    encoder, weights : str
+        For the rows that have no encoder of their own.
+    dataset, root, **settings
+        As for `list_jobs`.
+
+    Returns
+    -------
+    dict of Row to list of Job
+    """
+    shared, note = _settled(encoder, weights)
+    jobs = {}
+    for row in ablation.rows:
+        own = {"encoder": shared, "weights": weights} if row.encoder is None else {"encoder": row.encoder}
+        jobs[row] = list_jobs(dataset, root, presets=[row.preset], **own, **settings)
+        if note and row.encoder is None:
+            jobs[row] = [replace(job, note=note) for job in jobs[row]]
+    return jobs
+
+
 def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=False):
     """Do the jobs that have no record yet.
 
@@ -160,8 +186,7 @@ def _encoder(name, weights, scales, image_size, device, note):
 
 
 def _encoder_of(job, device):
-    # Both scales always: presets on the same images then share one set of computed features.
-    scales = tuple(sorted({2, 3} | {branch.scale for branch in job.preset.branches}))
+    scales = tuple(sorted(job.preset.encoder_scales))
     return _encoder(job.encoder, job.weights, scales, job.preset.image_size, device, job.note)
 
 
