@@ -30,6 +30,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pradot.errors import PradotError, is_out_of_memory
 from pradot.files import alone, replacing
 from pradot.images import READING, list_images, read_image, resize_image
+from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
 
@@ -237,6 +238,7 @@ class Encoder:
         return features
 
     @torch.no_grad()
+    @ieee_float32()
     def _maps(self, batch):
         """Batch (B, 3, size, size) in [0, 1] to {scale: (B, height, width, channels)}."""
         batch = batch.to(self.device)

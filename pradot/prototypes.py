@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost
 from pradot.errors import PradotError
+from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
 from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, has_bfloat16, sinkhorn_streamed
 from pradot.transport import SOLVERS, sinkhorn
@@ -163,6 +164,7 @@ class PrototypeLearner(BaseEstimator):
         self.device = device
         self.progress = progress
 
+    @ieee_float32()
     def fit(self, features, validation=None):
         """Learn the prototypes.
 
@@ -229,6 +231,7 @@ class PrototypeLearner(BaseEstimator):
         self.best_step_, self.scale_, self.prototypes_, self.positions_ = best[1]
         return self
 
+    @ieee_float32()
     def cost(self, features, scale=None):
         """Mixed cost between the patches of some images and all prototypes.
 
@@ -249,6 +252,7 @@ class PrototypeLearner(BaseEstimator):
         grid = grid_positions(*self.grid_shape_, device=self.device)  # (height * width, 2)
         return mix_costs(feature_cost(x, self.prototypes_), spatial_cost(grid, self.positions_), self.alpha, scale)
 
+    @ieee_float32()
     def nearest(self, features, scale=None):
         """The cheapest prototype of every patch.
 

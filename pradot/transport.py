@@ -128,7 +128,7 @@ def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):
         raise PradotError(f"reg is {reg}; the weight of the entropy must be a positive number")
     if M.dtype not in (torch.float32, torch.float64):
         raise PradotError(f"the transport cost is of {M.dtype}; give float32 or float64")
-    largest = M.abs().max().item()
+    largest = max(abs(end.item()) for end in M.aminmax())  # NaN passes through
     if not math.isfinite(largest):
         raise PradotError("the transport cost holds NaN or infinity")
     # exp(M / reg) inherits a relative error of about M / reg times the rounding of M.
@@ -180,20 +180,31 @@ def _sinkhorn_kernel(M, reg, a, b, n_iter):
 
 def _log_iteration(M, reg, a, b, log_u, out=None):
     """One iteration in the log domain from `log_u`; return K = exp(u + v - M / reg), log u, log v, column sums of K."""
-    highest = M.new_full(b.shape, -torch.inf)  # (m,) largest exponent per column
-    for rows in _blocks(M):
-        highest = torch.maximum(highest, (log_u[rows, None] - M[rows] / reg).amax(0))
-    total = torch.zeros_like(b)
-    for rows in _blocks(M):
-        total += (log_u[rows, None] - M[rows] / reg).sub_(highest).exp_().sum(0)
+    # Memory of one block for all of them: new memory at each step would cost more than what is computed in it.
+    # Exponents are cut where exp would leave the normal numbers, in which it can be 40 times as slow.
+    blocks, lowest = list(_blocks(M)), math.log(torch.finfo(M.dtype).tiny)
+    memory = M.new_empty(len(M[blocks[0]]), M.shape[1])
+
+    def exponents(rows, dual):
+        return torch.mul(M[rows], -1 / reg, out=memory[: rows.stop - rows.start]).add_(dual)  # (rows, m)
+
+    highest, total = M.new_full(b.shape, -torch.inf), torch.zeros_like(b)  # (m,), of exp(exponent - highest)
+    for rows in blocks:
+        exponent = exponents(rows, log_u[rows, None])
+        higher = torch.maximum(highest, exponent.amax(0))  # (m,)
+        total = total * (highest - higher).exp_() + exponent.sub_(higher).clamp_(min=lowest).exp_().sum(0)
+        highest = higher
     log_v = b.log() - highest - total.log()  # (m,)
 
     K = torch.empty_like(M) if out is None else out
     log_u, column_sums = torch.empty_like(a), torch.zeros_like(b)
-    for rows in _blocks(M):
-        exponent = log_v - M[rows] / reg  # (rows, m)
-        log_u[rows] = a[rows].log() - exponent.logsumexp(1)
-        block = torch.exp(exponent.add_(log_u[rows, None]), out=K[rows])
+    for rows in blocks:
+        exponent = exponents(rows, log_v)
+        row_highest = exponent.amax(1)  # (rows,)
+        exponent.sub_(row_highest[:, None]).clamp_(min=lowest).exp_()
+        row_total = exponent.sum(1)  # (rows,)
+        log_u[rows] = a[rows].log() - row_highest - row_total.log()
+        block = torch.mul(exponent, (a[rows] / row_total)[:, None], out=K[rows])
         column_sums += block.sum(0)
     return K, log_u, log_v, column_sums
 
