@@ -13,7 +13,7 @@ import math
 import os
 import re
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import huggingface_hub
@@ -29,7 +29,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from pradot.errors import PradotError, is_out_of_memory
 from pradot.files import alone, replacing
-from pradot.images import READING, list_images, read_image, resize_image
+from pradot.images import READING, list_images, load_batches, read_image
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
@@ -189,7 +189,8 @@ class Encoder:
         progress : bool
             Show a progress bar.
         seconds : dict of str to float, optional
-            The time taken is added to its ``"loading"`` (reading and resizing images, or the cache) and ``"features"``.
+            The time taken is added to its ``"loading"`` (waiting for images, which are read while the encoder computes, or
+            reading the cache) and ``"features"``.
 
         Returns
         -------
@@ -199,11 +200,13 @@ class Encoder:
         Raises
         ------
         PradotError
-            An image cannot be read, or `images` is one path instead of a list.
+            An image cannot be read, `images` is one path instead of a list, or `batch_size` is below 1.
         """
         images = list_images(images)
         if not images:
             raise PradotError("no images to compute features of")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise PradotError(f"batch_size: expected a whole number of images, at least 1, found {batch_size}")
         watch = Stopwatch({} if seconds is None else seconds)
         cached = None if cache is None else Path(cache) / f"{self._cache_key(images)}.safetensors"
         if cached is None or cached.exists():
@@ -220,13 +223,11 @@ class Encoder:
             except (safetensors.SafetensorError, OSError):
                 warnings.warn(f"cached features {cached} cannot be read and are computed again", stacklevel=2)
         features = {scale: torch.empty(len(images), *self.grids[scale], self.channels[scale]) for scale in self.scales}
-        load = lambda image: resize_image(read_image(image), self.image_size)  # noqa: E731
         with (
-            ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool,
+            closing(load_batches(images, self.image_size, batch_size)) as batches,
             progress_bar(len(images), f"features {self.name}", "image", progress) as bar,
         ):
-            for start in range(0, len(images), batch_size):
-                batch = torch.stack(list(pool.map(load, images[start : start + batch_size])))
+            for start, batch in zip(range(0, len(images), batch_size), batches, strict=True):
                 watch.lap("loading")
                 for scale, maps in self._maps(batch).items():
                     features[scale][start : start + len(batch)] = maps.cpu()

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import threading
 import types
 
 import httpx
@@ -741,3 +742,21 @@ def test_images_that_cannot_be_read_are_named(counted, tmp_path, draw, cached):
     with pytest.raises(PradotError, match="no images"):
         counted.features([], cache=cache)
     assert not cached or not list(cache.iterdir())  # nothing half done is kept
+
+
+def test_an_encoder_that_fails_leaves_no_image_loading(two_scales, draw):
+    encoder = Encoder.from_module(two_scales(), "failing", image_size=64)
+
+    def fail(x):
+        raise ValueError("no more")
+
+    encoder.module.forward = fail
+    with pytest.raises(ValueError, match="no more"):
+        encoder.features(draw(6, 0), batch_size=1)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5])
+def test_a_batch_size_that_is_none(counted, draw, batch_size):
+    with pytest.raises(PradotError, match=f"batch_size.*found {batch_size}"):
+        counted.features(draw(2, 0), batch_size=batch_size)

@@ -1,4 +1,6 @@
 import io
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -6,8 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from pradot import images as images_module
 from pradot.errors import PradotError
-from pradot.images import IMAGE_SUFFIXES, find_images, image_shape, read_image, resize_image
+from pradot.images import IMAGE_SUFFIXES, find_images, image_shape, load_batches, read_image, resize_image
 
 
 def random_rgb(seed=0, shape=(13, 9, 3)):
@@ -224,3 +227,47 @@ def test_image_shape_without_decoding(tmp_path):
     for name in ("b.png", "c.png"):
         with pytest.raises(PradotError, match=name):
             image_shape(tmp_path / name)
+
+
+def loading_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("images")]
+
+
+@pytest.mark.parametrize("n_threads", [1, 5])
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 50])
+def test_batches_hold_the_images_in_order(tmp_path, monkeypatch, n_threads, batch_size):
+    monkeypatch.setattr("torch.get_num_threads", lambda: n_threads)
+    given = [random_rgb(seed, (40 if seed % 3 else 400, 30, 3)) for seed in range(11)]  # some take longer than others
+    Image.fromarray(given[4]).save(tmp_path / "a.png")
+    expected = torch.stack([resize_image(read_image(image), 16) for image in given])
+    given[4] = tmp_path / "a.png"
+    batches = list(load_batches(given, 16, batch_size))
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * ((11 - 1) // batch_size)
+    assert torch.equal(torch.cat(batches), expected)
+    assert not loading_threads()
+
+
+def test_two_batches_are_made_while_one_is_used_and_no_more(monkeypatch):
+    started = []
+    monkeypatch.setattr(images_module, "read_image", lambda image: started.append(image) or np.zeros((4, 4, 3), np.float32))
+    batches = load_batches(range(100), 4, 5)
+    assert not started  # nothing runs before the first is asked for
+    for n_used in (1, 2, 3):
+        next(batches)
+        give_up = time.monotonic() + 60
+        while len(started) < 5 * (n_used + 2) and time.monotonic() < give_up:
+            time.sleep(0.001)  # nobody asks for an image, and still they come
+        assert len(started) == 5 * (n_used + 2)
+    batches.close()
+    assert len(started) == 25 and not loading_threads()
+
+
+@pytest.mark.parametrize("broken", [0, 7, 19])
+def test_an_unreadable_image_stops_the_loading(tmp_path, broken):
+    given = [random_rgb(seed) for seed in range(20)]
+    given[broken:] = [tmp_path / f"{number}.png" for number in range(broken, 20)]  # none of them exists
+    batches = load_batches(given, 8, 4)
+    with pytest.raises(PradotError, match=rf"Cannot read the image .*{broken}\.png: there is no such file"):
+        for _ in batches:
+            pass
+    assert not loading_threads()
