@@ -382,13 +382,19 @@ def upsample_and_average(branch_maps, shapes):
     list of ndarray of shape (height_i, width_i)
         float32.
     """
+    grids = {}
+    for maps in branch_maps.values():
+        grids.setdefault(maps.shape[1:], []).append(maps)
+    # Upsampling is linear: the branches of one grid are added before it.
+    sums = [torch.stack(group).sum(0) / len(branch_maps) for group in grids.values()]  # (n_images, height, width) each
     averages = []
     for i, shape in enumerate(shapes):
-        upsampled = [
-            torch.nn.functional.interpolate(maps[i][None, None], size=tuple(shape), mode="bilinear", align_corners=True)[0, 0]
-            for maps in branch_maps.values()
-        ]
-        averages.append(torch.stack(upsampled).mean(0).numpy())  # (height_i, width_i)
+        average = torch.zeros(tuple(shape))
+        for maps in sums:
+            average += torch.nn.functional.interpolate(
+                maps[i][None, None], size=tuple(shape), mode="bilinear", align_corners=True
+            )[0, 0]  # (height_i, width_i)
+        averages.append(average.numpy())
     return averages
 
 

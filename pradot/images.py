@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,12 +54,37 @@ def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         return _from_array(image)
     if not isinstance(image, str | os.PathLike | Image.Image):
         raise PradotError(f"An image must be a path, a PIL image or a numpy array, not {type(image).__name__}.")
+    return _read(image, _from_pil)
+
+
+def read_mask_file(path: str | Path) -> np.ndarray:
+    """Read a mask: the largest channel of `read_image`, without making three channels of a grey file first.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    np.ndarray
+        `(height, width)`, float32 in [0, 1].
+
+    Raises
+    ------
+    PradotError
+        As for `read_image`.
+    """
+    return _read(path, _mask_from_pil)
+
+
+def _read(image: str | os.PathLike | Image.Image, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """Convert a file or PIL image; whatever goes wrong is said with its name."""
     name = image if isinstance(image, str | os.PathLike) else getattr(image, "filename", "") or "given as a PIL image"
     try:
         if isinstance(image, Image.Image):
-            return _from_pil(image)
+            return convert(image)
         with Image.open(image) as opened:
-            return _from_pil(opened)
+            return convert(opened)
     except Exception as error:  # broken files make Pillow's decoders raise nearly anything
         if isinstance(error, FileNotFoundError):
             reason = "there is no such file"
@@ -252,6 +277,12 @@ def _from_pil(image: Image.Image) -> np.ndarray:
     if image.mode == "F":
         return _three_channels(_unit_range(np.asarray(image)))
     return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)  # (height, width, 3)
+
+
+def _mask_from_pil(image: Image.Image) -> np.ndarray:
+    if image.mode not in ("1", "L") or 0 in image.size:
+        return _from_pil(image).max(axis=2)  # (height, width)
+    return np.asarray(ImageOps.exif_transpose(image).convert("L"), dtype=np.float32) / np.float32(255)  # (height, width)
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:

@@ -10,7 +10,15 @@ from torchvision.transforms import v2
 
 from pradot import images as images_module
 from pradot.errors import PradotError
-from pradot.images import IMAGE_SUFFIXES, find_images, image_shape, load_batches, read_image, resize_image
+from pradot.images import (
+    IMAGE_SUFFIXES,
+    find_images,
+    image_shape,
+    load_batches,
+    read_image,
+    read_mask_file,
+    resize_image,
+)
 
 
 def random_rgb(seed=0, shape=(13, 9, 3)):
@@ -271,3 +279,20 @@ def test_an_unreadable_image_stops_the_loading(tmp_path, broken):
         for _ in batches:
             pass
     assert not loading_threads()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "I;16"])
+def test_a_mask_is_the_largest_channel_of_the_image(tmp_path, mode):
+    grey = Image.fromarray(random_rgb()[..., 0])
+    colour = Image.fromarray(random_rgb())
+    image = (
+        colour.convert(mode)
+        if mode in ("P", "RGB")
+        else grey.convert("I").convert(mode)
+        if mode == "I;16"
+        else grey.convert(mode)
+    )
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask_file(tmp_path / "mask.png"), read_image(tmp_path / "mask.png").max(axis=2))
+    with pytest.raises(PradotError, match=r"no\.png: there is no such file"):
+        read_mask_file(tmp_path / "no.png")

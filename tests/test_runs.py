@@ -10,8 +10,9 @@ from pradot import Encoder, Pradot, PradotError
 from pradot.detector import Branch, upsample_and_average
 from pradot.metrics import auroc
 from pradot.paper import runs
+from pradot.paper.evaluation import METRICS
 from pradot.paper.presets import PRESETS, QUIRKS, get_preset
-from pradot.paper.runs import METRICS, read_branch_maps, read_record, read_records, run, slug
+from pradot.paper.runs import read_branch_maps, read_record, read_records, run, slug
 
 PARTS = {"loading", "features", "fit", "scoring", "metrics"}
 
@@ -200,7 +201,7 @@ def test_damaged_record_is_made_again(data, encoder, preset, tmp_path):
 
 
 def test_failed_run_leaves_nothing(data, encoder, preset, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs.metrics, "evaluate", lambda *_: 1 / 0)
+    monkeypatch.setattr(runs, "evaluate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -5,9 +5,19 @@ import pandas as pd
 import pytest
 
 from pradot import PradotError
-from pradot.paper.datasets import MVTEC_AD_CATEGORIES
-from pradot.paper.runs import METRICS
-from pradot.paper.tables import DASH, benchmark_table, benchmarks, collect, conditions, formatted, published, write_tables
+from pradot.paper.datasets import LOCO_TYPES, MVTEC_AD_CATEGORIES
+from pradot.paper.evaluation import LOCO_METRICS, METRICS
+from pradot.paper.tables import (
+    CATEGORIES,
+    DASH,
+    benchmark_table,
+    benchmarks,
+    collect,
+    conditions,
+    formatted,
+    published,
+    write_tables,
+)
 
 
 def write_record(
@@ -153,3 +163,21 @@ def test_errors_name_the_folder(tmp_path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(PradotError, match=r"other\.json is not a whole run record"):
         write_tables(tmp_path, tmp_path)
+
+
+def test_loco_is_compared_by_what_the_papers_numbers_are(tmp_path):
+    values = dict.fromkeys(METRICS, 0.5) | dict.fromkeys(LOCO_METRICS, 0.6) | {"au_spro_05_224_first": 0.7}
+    kinds = {kind: {m: v for m, v in values.items() if m != "image_auroc_types"} for kind in LOCO_TYPES}
+    for category in CATEGORIES["mvtec_loco"]:
+        write_record(tmp_path, category, None, dataset="mvtec_loco", metrics=values, by_defect=kinds)
+    table = benchmark_table(collect(tmp_path))
+    assert list(table.index) == [*CATEGORIES["mvtec_loco"], "mean"]
+    compared = {title for title, what in table.columns if what == "paper"}
+    types, official = "image AUROC, mean of the types", "AU-sPRO 5 % as the paper's code (first mask, 224 x 224)"
+    assert compared == {types, official}
+    assert table.loc["mean", (types, "difference")] == pytest.approx(60 - 78.9)
+    assert table.loc["mean", (official, "difference")] == pytest.approx(70 - 52.6)
+    assert table.loc["mean", ("AU-sPRO 5 %", "this run")] == pytest.approx(60)
+    written = write_tables(tmp_path, tmp_path / "tables")["mvtec_loco-paper-resnet50.a1_in1k-by_defect"]
+    assert written.loc[("pushpins", "logical_anomalies"), "AU-sPRO 5 %"] == pytest.approx(60)
+    assert types not in written

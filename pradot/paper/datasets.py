@@ -27,7 +27,7 @@ from pradot.paper.layouts import (
     read_mvtec_loco,
     read_visa,
 )
-from pradot.paper.masks import read_defects, read_mask
+from pradot.paper.masks import read_defects, read_mask, read_saturations
 
 __all__ = [
     "DATASETS",
@@ -310,7 +310,8 @@ def load_category(dataset: str, root: str | Path | None, name: str) -> Category:
     ------
     PradotError
         If the category or images of it are not found, if images lie where they have no label, or if some but not all
-        anomalous images have masks (except for `folder`, where a note says so and `has_masks` is False).
+        anomalous images have masks (except for `folder`, where a note says so and `has_masks` is False), or if
+        `defects_config.json` of MVTec AD LOCO does not give the saturations of its masks.
     """
     categories = find_categories(dataset, root)
     if name not in categories:
@@ -330,6 +331,8 @@ def load_category(dataset: str, root: str | Path | None, name: str) -> Category:
         kind = "normal" if counts.normal == 0 else "anomalous"
         notes.append(f"No {kind} test images: metrics that need both are absent.")
     notes += _mask_notes(images, None if dataset == "folder" else _spec(dataset).layout)
+    if dataset == "mvtec_loco" and any(sample.masks for sample in images.test):
+        read_saturations(folder / "defects_config.json")  # refused now, not after the long work
     root = folder.parent if folder.is_file() else folder
     return Category(dataset, name, root, tuple(images.train), tuple(images.validation), tuple(images.test), tuple(notes))
 

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from pradot.errors import PradotError
-from pradot.images import read_image
+from pradot.images import read_mask_file
 from pradot.paper.layouts import Sample
 
 OFFICIAL_SIZE = 224  # side in pixels at which the paper's code evaluates
@@ -165,7 +165,7 @@ def saturation_area(saturation: tuple[float, bool], area: int) -> int:
 
 def _read_grey(path: Path, sample: Sample, shape: tuple[int, int]) -> np.ndarray:
     """Grey values `(height, width)` of a mask in [0, 1], of colours the largest."""
-    grey = read_image(path).max(axis=2)  # (height, width), in [0, 1]
+    grey = read_mask_file(path)  # (height, width)
     if grey.shape != tuple(shape):
         raise PradotError(
             f"The mask {path} has {grey.shape[0]} x {grey.shape[1]} pixels (height x width), its image "

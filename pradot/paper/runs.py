@@ -18,17 +18,16 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 import pradot
-from pradot import metrics
-from pradot.detector import Branch, Pradot, upsample_and_average
+from pradot.detector import Branch, Pradot
 from pradot.errors import PradotError
 from pradot.files import alone, replacing
 from pradot.images import image_shape
-from pradot.paper.datasets import load_category, read_mask
+from pradot.paper.datasets import load_category
+from pradot.paper.evaluation import METRICS, evaluate
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
 
@@ -38,16 +37,6 @@ RECORD_KEYS = (
     *("metrics", "by_defect", "image_shapes", "branches", "versions", "created"),
 )
 """What tables need of a record: what has not all of it is none."""
-METRICS = (
-    "image_auroc",
-    "pixel_auroc",
-    "image_ap",
-    "pixel_ap",
-    "image_f1_max",
-    "pixel_f1_max",
-    "au_pro_30",
-    "au_pro_05",
-)
 
 
 def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=None, cache=None, progress=False):
@@ -176,16 +165,8 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
         branch_maps = detector.branch_maps_of_features(features)
         shapes = [image_shape(path) for path in paths]
         all_shapes += shapes
-        size = preset.evaluation_size
-        maps = upsample_and_average(branch_maps, shapes if size is None else [(size, size)] * len(paths))
-        scores = np.array([anomaly_map.max() for anomaly_map in maps])
-        watch.lap("scoring")
-        masks = None
-        if data.has_masks:
-            masks = [read_mask(sample, shape, size) for sample, shape in zip(data.test, shapes, strict=True)]
-        watch.lap("loading")
-        results = _evaluate(data, scores, maps, masks, notes, progress)
-        watch.lap("metrics")
+        results, found = evaluate(data, branch_maps, shapes, preset.evaluation_size, watch, progress)
+        notes += found
 
     record = {
         "format": RECORD_FORMAT,
@@ -327,34 +308,6 @@ def device_name(device):
     if str(device).startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-def _evaluate(data, scores, maps, masks, notes, progress):
-    labels = data.labels
-    defects = np.array([sample.defect for sample in data.test])
-    results = {"metrics": dict.fromkeys(METRICS), "by_defect": {}}
-    results["images"] = [
-        {"file": str(sample.path.relative_to(data.root)), "defect": sample.defect, "score": float(score)}
-        for sample, score in zip(data.test, scores, strict=True)
-    ]
-    if len(set(labels)) < 2:
-        return results  # the category's own notes say so
-    with progress_bar(1 + len(data.defects), f"metrics {data.name}", "part", progress) as bar:
-        results["metrics"] = metrics.evaluate(labels, scores, maps if masks else None, masks)
-        bar.update()
-        for defect in data.defects:  # each kind of defect beside all normal images
-            chosen = np.flatnonzero((defects == defect) | (defects == "good"))
-            try:
-                results["by_defect"][defect] = metrics.evaluate(
-                    labels[chosen],
-                    scores[chosen],
-                    [maps[i] for i in chosen] if masks else None,
-                    [masks[i] for i in chosen] if masks else None,
-                )
-            except PradotError as error:
-                notes.append(f"metrics of defect {defect!r} alone are absent: {error}")
-            bar.update()
-    return results
 
 
 def _hash_data(data, progress):

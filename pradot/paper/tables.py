@@ -21,6 +21,15 @@ COLUMNS = {
     "au_pro_30": "AU-PRO 30 %",
     "au_pro_05": "AU-PRO 5 %",
 }
+LOCO_COLUMNS = {
+    "image_auroc_types": "image AUROC, mean of the types",
+    "image_auroc": "image AUROC, all images",
+    "au_spro_05": "AU-sPRO 5 %",
+    "au_spro_05_224_first": "AU-sPRO 5 % as the paper's code (first mask, 224 x 224)",
+    "au_spro_05_224_merged": "AU-sPRO 5 %, masks merged, 224 x 224",
+}
+PUBLISHED_AS = {"mvtec_loco": {"image_auroc_types": "image_auroc", "au_spro_05_224_first": "au_spro_05"}}
+"""Where the paper's number of a name is another metric than ours of that name."""
 CATEGORIES = {name: tuple(DATASETS[name].counts) for name in DOWNLOADED}  # in the published order; a mean needs them all
 
 
@@ -98,16 +107,18 @@ def benchmark_table(rows):
         whole data set or missing.
     """
     dataset = rows["dataset"].iloc[0]
+    columns = _columns(dataset)
     names = list(CATEGORIES.get(dataset, ()))
     names += sorted(set(rows["category"]) - set(names))
-    ours = 100 * rows.groupby("category")[list(COLUMNS)].mean().astype(float).reindex(names)
+    ours = 100 * rows.groupby("category")[list(columns)].mean().astype(float).reindex(names)
     ours.loc["mean"] = ours.mean(skipna=False)  # one missing category leaves no mean
     paper = published().query("dataset == @dataset").pivot(index="category", columns="metric", values="value")
     table = {}
-    for metric, title in COLUMNS.items():
+    for metric, title in columns.items():
         table[title, "this run"] = ours[metric]
-        if metric in paper:
-            theirs = paper[metric].reindex(ours.index)
+        name = PUBLISHED_AS.get(dataset, {metric: metric}).get(metric)
+        if name in paper:
+            theirs = paper[name].reindex(ours.index)
             table[title, "paper"] = theirs
             table[title, "difference"] = ours[metric] - theirs
     table = pd.DataFrame(table)
@@ -126,10 +137,15 @@ def defect_table(rows):
     Returns
     -------
     DataFrame
-        Index (category, defect), columns as `COLUMNS`, percent.
+        Index (category, defect), columns as in `benchmark_table` as far as they are of single kinds of defects, percent.
     """
+    columns = _columns(rows["dataset"].iloc[0])
     found = [
-        {"category": row["category"], "defect": defect, **{title: values[metric] for metric, title in COLUMNS.items()}}
+        {
+            "category": row["category"],
+            "defect": defect,
+            **{title: values[metric] for metric, title in columns.items() if metric in values},
+        }
         for _, row in rows.iterrows()
         for defect, values in row["record"]["by_defect"].items()
     ]
@@ -193,6 +209,11 @@ def formatted(table):
         only = "paper" not in text.columns.get_level_values(1)
         text.columns = [metric if only or what == "this run" else f"{what}" for metric, what in text.columns]
     return text
+
+
+def _columns(dataset):
+    """Metrics of a data set's tables with their titles."""
+    return LOCO_COLUMNS | {m: t for m, t in COLUMNS.items() if m != "image_auroc"} if dataset == "mvtec_loco" else COLUMNS
 
 
 def _write(path, table, caption):

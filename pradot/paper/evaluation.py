@@ -1,0 +1,182 @@
+"""The metrics of a test set: over all its images, by kind of defect, and those of MVTec AD LOCO."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pradot import metrics
+from pradot.detector import upsample_and_average
+from pradot.errors import PradotError
+from pradot.paper.datasets import LOCO_TYPES
+from pradot.paper.masks import OFFICIAL_SIZE, read_defects, read_mask, read_official_defects
+from pradot.progress import progress_bar
+
+METRICS = (
+    "image_auroc",
+    "pixel_auroc",
+    "image_ap",
+    "pixel_ap",
+    "image_f1_max",
+    "pixel_f1_max",
+    "au_pro_30",
+    "au_pro_05",
+)
+"""Of every data set: over all test images, and in a record's ``by_defect`` over those of one kind and all normal ones."""
+
+SPRO_LIMITS = {"au_spro_01": 0.01, "au_spro_05": 0.05, "au_spro_10": 0.1, "au_spro_30": 0.3, "au_spro_100": 1.0}
+"""AU-sPRO of MVTec AD LOCO by false positive rate, at the images' own size whatever the preset's evaluation size."""
+
+OFFICIAL_SPRO = {"au_spro_05_224_first": False, "au_spro_05_224_merged": True}
+"""AU-sPRO at 5 % with masks as the paper's code handles them, see `read_official_defects`; whether they are merged."""
+
+LOCO_METRICS = ("image_auroc_types", *SPRO_LIMITS, *OFFICIAL_SPRO)
+"""Of MVTec AD LOCO besides: means over its two types of defects; AU-sPRO also by type. The mean of the types' image AUROC is
+what the paper reports, while ``image_auroc`` is over all images at once."""
+
+KEEP_BYTES = 1e9  # of upsampled maps; more are made anew whenever they are read
+
+
+class Maps(Sequence):
+    """Anomaly maps of the test images, as `upsample_and_average` gives them, which may not fit into memory together.
+
+    Parameters
+    ----------
+    branch_maps : dict of Branch to Tensor of shape (n_images, height, width)
+    shapes : sequence of (int, int)
+        Height and width of each image's map.
+    """
+
+    def __init__(self, branch_maps, shapes):
+        self._branch_maps, self._shapes = branch_maps, shapes
+        self._kept = {} if 4 * sum(height * width for height, width in shapes) <= KEEP_BYTES else None
+
+    def __len__(self):
+        return len(self._shapes)
+
+    def __getitem__(self, i):
+        i = range(len(self))[i]
+        if self._kept is not None and i in self._kept:
+            return self._kept[i]
+        branches = {branch: maps[i : i + 1] for branch, maps in self._branch_maps.items()}
+        (anomaly_map,) = upsample_and_average(branches, [self._shapes[i]])  # (height_i, width_i)
+        if self._kept is not None:
+            self._kept[i] = anomaly_map
+        return anomaly_map
+
+
+class _Chosen(Sequence):
+    """Some items of a sequence, none of them read before it is asked for."""
+
+    def __init__(self, items, indices):
+        self._items, self._indices = items, indices
+
+    def __len__(self):
+        return len(self._indices)
+
+    def __getitem__(self, i):
+        return self._items[self._indices[i]]
+
+
+def evaluate(data, branch_maps, shapes, size, watch, progress=False):
+    """Scores and metrics of a category's test images.
+
+    Parameters
+    ----------
+    data : Category
+        With test images.
+    branch_maps : dict of Branch to Tensor of shape (n_test, height, width)
+        Patch scores.
+    shapes : sequence of (int, int)
+        Height and width of the test images.
+    size : int or None
+        Side in pixels of the squares at which maps and masks are compared; None: the images' own sizes.
+    watch : Stopwatch
+        Told the time of ``"scoring"``, ``"loading"`` and ``"metrics"``.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    results : dict
+        ``metrics`` (`METRICS`; MVTec AD LOCO also has `LOCO_METRICS`), ``by_defect`` (the same of each kind of defect with all
+        normal images) and ``images`` (file, defect and score of each). Fractions in [0, 1]; None where masks or images are
+        missing.
+    notes : list of str
+        Why a metric is missing.
+
+    Raises
+    ------
+    PradotError
+        A mask cannot be read, or is of another size than its image.
+    """
+    maps = Maps(branch_maps, shapes if size is None else [(size, size)] * len(shapes))
+    scores = np.array([anomaly_map.max() for anomaly_map in maps])
+    watch.lap("scoring")
+    masks = None
+    if data.has_masks:
+        square = None if size is None else (size, size)
+        masks = [
+            # One byte serves all pixels of a normal image.
+            read_mask(sample, shape, size) if sample.is_anomalous else np.broadcast_to(False, square or shape)
+            for sample, shape in zip(data.test, shapes, strict=True)
+        ]
+    watch.lap("loading")
+
+    labels, notes = data.labels, []
+    results = {"metrics": dict.fromkeys(METRICS), "by_defect": {}}
+    results["images"] = [
+        {"file": str(sample.path.relative_to(data.root)), "defect": sample.defect, "score": float(score)}
+        for sample, score in zip(data.test, scores, strict=True)
+    ]
+    is_loco = data.dataset == "mvtec_loco"
+    if is_loco:
+        results["metrics"] |= dict.fromkeys(LOCO_METRICS)
+    if len(set(labels)) < 2:
+        return results, notes  # the category's own notes say so
+    with progress_bar(1 + (1 + is_loco) * len(data.defects), f"metrics {data.name}", "part", progress) as bar:
+        results["metrics"] |= metrics.evaluate(labels, scores, maps if masks else None, masks)
+        bar.update()
+        for defect in data.defects:
+            chosen = np.flatnonzero([sample.defect in (defect, "good") for sample in data.test])
+            parts = (_Chosen(maps, chosen), _Chosen(masks, chosen)) if masks else ()
+            try:
+                results["by_defect"][defect] = metrics.evaluate(labels[chosen], scores[chosen], *parts)
+            except PradotError as error:
+                notes.append(f"metrics of defect {defect!r} alone are absent: {error}")
+            bar.update()
+        if is_loco:
+            del maps, masks
+            results["metrics"] |= _loco(data, branch_maps, shapes, results["by_defect"], notes, bar)
+    watch.lap("metrics")
+    return results, notes
+
+
+def _loco(data, branch_maps, shapes, by_defect, notes, bar):
+    """Add AU-sPRO to each type's metrics; return the means over both types."""
+    for defect, found in by_defect.items():
+        found |= dict.fromkeys((*SPRO_LIMITS, *OFFICIAL_SPRO))
+        if data.has_masks:
+            chosen = np.flatnonzero([sample.defect in (defect, "good") for sample in data.test])
+            try:
+                found |= _spro(data, branch_maps, shapes, chosen)
+            except PradotError as error:
+                notes.append(f"AU-sPRO of {defect} is absent: {error}")
+        bar.update()
+    means = {}
+    for metric in LOCO_METRICS:
+        values = [by_defect.get(kind, {}).get(metric.removesuffix("_types")) for kind in LOCO_TYPES]
+        means[metric] = None if None in values else sum(values) / len(values)
+    return means
+
+
+def _spro(data, branch_maps, shapes, chosen):
+    samples = [(data.test[i], shapes[i]) for i in chosen]
+    maps = _Chosen(Maps(branch_maps, shapes), chosen)
+    defects = [read_defects(data, sample, shape) for sample, shape in samples]
+    found = dict(zip(SPRO_LIMITS, metrics.au_spro(maps, defects, tuple(SPRO_LIMITS.values())), strict=True))
+    del defects
+    maps = _Chosen(Maps(branch_maps, [(OFFICIAL_SIZE, OFFICIAL_SIZE)] * len(shapes)), chosen)
+    for metric, merged in OFFICIAL_SPRO.items():
+        defects = [read_official_defects(data, sample, shape, merged) for sample, shape in samples]
+        found[metric] = metrics.au_spro(maps, defects, 0.05)
+    return found
