@@ -11,7 +11,7 @@ SHELL := /bin/sh
 # What can be set on the command line: make tables DATA="/my data" PRESET=fast
 PYTHON ?= python3
 TORCH ?=
-DATA ?=
+DATA ?= $(PRADOT_DATA)
 ENCODER ?=
 WEIGHTS ?=
 PRESET ?=
@@ -40,7 +40,8 @@ help: ## this list
 	    '  TORCH       what to give to a first `pip install`, for a smaller build of torch; without a GPU:' \
 	    '              make env TORCH="--index-url ADDRESS torch torchvision"' \
 	    '              ADDRESS is what the install page of PyTorch prints for "CPU"; it counts when .venv is first made' \
-	    '  DATA        folder of the real data set MVTec AD (default: none, everything runs on drawn data)' \
+	    '  DATA        folder of real data sets, or of one: MVTec AD, MVTec AD LOCO, VisA (default: what the environment' \
+	    '              variable PRADOT_DATA says, else none: everything runs on drawn data)' \
 	    '  ENCODER     a timm backbone, or FILE.py:FUNCTION (default with DATA: auto, resnet50.a1_in1k if it can be had)' \
 	    '  WEIGHTS     file with the backbone'\''s weights' \
 	    '  PRESET, CATEGORY, MAX_STEPS, BATCH_SIZE' \
@@ -120,7 +121,7 @@ $(STAMP): pyproject.toml constraints.txt
 check-settings:
 	if [ -n "$$DATA" ] && [ ! -d "$$DATA" ]; then
 	    echo "error: DATA=$$DATA is no folder (looked from $$PWD)." >&2
-	    echo "       Give the folder that holds the categories, such as bottle/; without DATA the drawn data are used." >&2
+	    echo "       Give the folder of the data sets, or of one's categories; without DATA the drawn data are used." >&2
 	    exit 1
 	fi
 	if [ -n "$$WEIGHTS" ] && [ ! -f "$$WEIGHTS" ]; then
@@ -130,10 +131,14 @@ check-settings:
 
 tables: check-settings env ## every notebook in order: all tables and figures, on drawn data or on DATA
 	set --
+	datasets=
 	if [ -n "$$DATA" ]; then
-	    set -- -p dataset mvtec_ad -p root "$$DATA"
+	    $(PY) -m pradot data --quick --root "$$DATA" || true  # what is found, what is missing
+	    datasets=$$($(PY) -m pradot data --names --root "$$DATA")
+	    if [ -z "$$datasets" ]; then echo "error: none of these data sets is in DATA=$$DATA." >&2; exit 1; fi
+	    set -- -p root "$$DATA"
 	    ENCODER=$${ENCODER:-auto}
-	    echo "Running all notebooks on $$DATA: minutes to hours, by the number of categories, the preset and the machine ..."
+	    echo "Running all notebooks on" $$datasets "in $$DATA: minutes to hours, by the number of categories, the preset and the machine ..."
 	else
 	    echo "Running all notebooks on drawn data: under 20 minutes on 2 cores ..."
 	fi
@@ -145,7 +150,11 @@ tables: check-settings env ## every notebook in order: all tables and figures, o
 	if [ -n "$$BATCH_SIZE" ]; then set -- "$$@" -p batch_size "$$BATCH_SIZE"; fi
 	if [ $$# -gt 0 ]; then echo "parameters: $$*"; fi
 	start=$$(date +%s)
-	$(PY) -m pradot notebooks "$$@"
+	if [ -z "$$datasets" ]; then $(PY) -m pradot notebooks "$$@"; fi
+	for dataset in $$datasets; do
+	    echo "$$dataset"
+	    $(PY) -m pradot notebooks "$$@" -p dataset "$$dataset" --out "build/notebooks/$$dataset"
+	done
 	echo "All notebooks ran ($$(( $$(date +%s) - start )) s). Figures and tables: figures/; the notebooks with their outputs: build/notebooks/."
 
 test: env ## the tests: under 5 minutes on 2 cores

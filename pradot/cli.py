@@ -120,7 +120,7 @@ def _parser():
     speed.set_defaults(command=_speed)
 
     doctor = commands.add_parser("doctor", parents=[common], help="what is installed, which weights and data are at hand")
-    doctor.add_argument("--root", help="folder of a data set to look at")
+    doctor.add_argument("--root", help="folder of data sets to look at")
     doctor.set_defaults(command=_doctor)
     return parser
 
@@ -378,7 +378,7 @@ def _doctor(options):
 
     from jupyter_client.kernelspec import KernelSpecManager
 
-    from pradot.paper.datasets import list_categories
+    from pradot.paper.datasets import data_folder, find_datasets, list_categories
     from pradot.paper.runs import versions
 
     print("versions   " + ", ".join(f"{name} {version}" for name, version in versions().items()))
@@ -393,9 +393,8 @@ def _doctor(options):
     cache = cache_folder()
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) if cache.is_dir() else 0
     print(f"features   {size / 1e9:.2f} GB computed features in {cache} (delete the folder to free them)")
-    if options.root:
-        print(f"data       {options.root}: {', '.join(list_categories('mvtec_ad', options.root))}")
-    else:
-        print("data       drawn data need nothing; --root FOLDER looks for MVTec AD there")
+    for name, folder in find_datasets(options.root).items():
+        print(f"data       {name} in {folder}: {', '.join(list_categories(name, folder))}")
+    print(f"data       looked in {data_folder(options.root)} (--root, else PRADOT_DATA, else data); drawn data need nothing")
     kernels = KernelSpecManager().find_kernel_specs()
     print(f"kernel     python3: {kernels.get('python3', 'NOT found: pip install ipykernel in this environment')}")

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import lzma
 import os
+import shlex
 import shutil
 import stat
 import tarfile
@@ -91,7 +92,7 @@ def by_hand(dataset: str, folder: Path) -> str:
     source = _source(dataset)
     return (
         f"by hand: get {source.file} at {source.page}, put it in {folder}, then: "
-        f"python -m pradot data add {folder / source.file} --root {folder}"
+        f"python -m pradot data add {shlex.quote(str(folder / source.file))} --root {shlex.quote(str(folder))}"
     )
 
 

@@ -280,9 +280,9 @@ def read_branch_maps(path):
 def summary(record):
     """The main numbers of a record in one line."""
     names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "au_pro_30": "AU-PRO 30 %", "au_pro_05": "AU-PRO 5 %"}
-    values = [
-        f"{title} {100 * record['metrics'][name]:.1f}" for name, title in names.items() if record["metrics"][name] is not None
-    ]
+    names["au_spro_05"] = "AU-sPRO 5 %"  # of MVTec AD LOCO
+    found = {title: record["metrics"].get(name) for name, title in names.items()}
+    values = [f"{title} {100 * value:.1f}" for title, value in found.items() if value is not None]
     seconds = sum(record["seconds"].values())
     return ", ".join([record["label"], record["encoder"]["name"], *(values or ["no metrics"]), f"{seconds:.0f} s"])
 
