@@ -342,7 +342,8 @@ def _count_pixels(read: Callable[[], Iterator[Image]], metric: str) -> tuple[cou
             "evaluate on images with and without defects, with their masks"
         )
     scores = np.concatenate(scores, dtype=np.result_type(*dtypes))  # (n_anomalous,)
-    scores, groups = counts.sort_grouped(scores, np.concatenate(groups))
+    groups = np.concatenate(groups)  # (n_anomalous,)
+    scores, groups = counts.sort_grouped(scores, groups)
     normal = (one.ravel() if is_defect is None else one[~is_defect] for one, is_defect, _ in read())
     pixels = counts.count(normal, n_normal, scores)
     return pixels, np.add.reduceat(np.array(weights)[groups], pixels.first) / n_regions

@@ -1,5 +1,6 @@
 """AU-sPRO: known answers by hand, laws, a plain sweep over all thresholds, and figures of MVTec's own evaluation."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,20 @@ def test_sequences_that_load_one_image_at_a_time():
     lazy_maps, lazy_defects = Lazy(maps), Lazy(defects)
     assert metrics.au_spro(lazy_maps, lazy_defects, LIMITS) == metrics.au_spro(maps, defects, LIMITS)
     assert (lazy_maps.n_read, lazy_defects.n_read) == (8, 8)
+
+
+def test_memory_does_not_grow_with_the_images(monkeypatch):
+    monkeypatch.setattr(counts, "BUFFER", 2**14)
+    maps = np.random.default_rng(0).normal(size=(200, 100, 100)).astype(np.float32)  # 8 MB
+    masks = np.zeros(maps.shape, dtype=bool)
+    masks[0, :5, :5] = True
+    defects = [[(masks[0], 20)]] + [[]] * 199
+    for measure in (lambda: metrics.au_pro(maps, masks), lambda: metrics.au_spro(maps, defects)):
+        tracemalloc.start()
+        measure()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 0.5e6  # the buffer has 64 kB, an image 40 kB
 
 
 def test_the_input_is_left_as_it_was():
