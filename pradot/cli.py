@@ -237,23 +237,28 @@ def _data_add(options):
 
 
 def _bench(options):
-    from pradot.paper.ablations import get_ablation
-    from pradot.paper.bench import bench, list_ablation_jobs, list_jobs
+    from pradot.paper.ablations import ablation_table, get_ablation, run_ablation, write_ablation
+    from pradot.paper.bench import bench, list_jobs
     from pradot.paper.datasets import find_root
     from pradot.paper.presets import get_preset
+    from pradot.paper.tables import formatted
 
     root = find_root(options.dataset, options.root)
     names = ("categories", "n_seeds", "encoder", "weights", "device")
     settings = {name: getattr(options, name) for name in names}
     presets = [get_preset(name, max_steps=options.max_steps, batch_size=options.batch_size) for name in options.preset]
+    done = {"n_jobs": options.jobs, "scheduler": options.scheduler, "cache": cache_folder(), "progress": True}
     if options.ablation is None:
-        jobs = list_jobs(options.dataset, root, presets=presets, **settings)
+        outcomes = bench(list_jobs(options.dataset, root, presets=presets, **settings), options.out, **done)
     else:
         ablations = [get_ablation(options.ablation, base) for base in presets]
-        by_row = [list_ablation_jobs(ablation, options.dataset, root, **settings) for ablation in ablations]
-        jobs = [job for rows in by_row for row_jobs in rows.values() for job in row_jobs]
-    workers = {"n_jobs": options.jobs, "scheduler": options.scheduler}
-    outcomes = bench(jobs, options.out, cache=cache_folder(), progress=True, **workers)
+        results = [run_ablation(one, options.dataset, root, out=options.out, **settings, **done) for one in ablations]
+        outcomes = [outcome for result in results for of_row in result.outcomes.values() for outcome in of_row]
+        for result in results:
+            print(f"\n{result.ablation.question}\n")
+            print(formatted(ablation_table(result)).reset_index().to_markdown(index=False, disable_numparse=True))
+            print("".join(f"\n{label}: {reason}" for label, reason in result.reasons.items()))
+            print(f"{write_ablation(result, options.out)}.{{csv,md,tex}}")
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     before = sum(outcome.error is None and not outcome.is_new for outcome in outcomes)
     print(

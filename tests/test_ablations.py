@@ -1,15 +1,31 @@
 """Ablations as data: every row changes what it says and nothing else."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import huggingface_hub
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from small_data import write_category, write_encoder
 
 from pradot import PradotError
+from pradot.cli import main
 from pradot.detector import Branch
-from pradot.paper import ablations
-from pradot.paper.ablations import ABLATIONS, ENCODERS, get_ablation, missing_weights
+from pradot.encoder import OFFLINE_ENCODER
+from pradot.paper import ablations, figures
+from pradot.paper.ablations import (
+    ABLATIONS,
+    ENCODERS,
+    ablation_table,
+    get_ablation,
+    missing_weights,
+    run_ablation,
+    write_ablation,
+)
+from pradot.paper.bench import list_ablation_jobs
 from pradot.paper.presets import PRESETS, get_preset
+from pradot.paper.runs import read_record
+from pradot.paper.tables import DASH, benchmarks
 
 # What may differ from the base, by ablation.
 CHANGED = {
@@ -94,6 +110,128 @@ def test_weights_that_cannot_be_had_are_a_reason(monkeypatch):
     assert reasons.pop("tf_efficientnet_lite0") is None
     assert all("cannot be had (no download: no way to the hub)" in reason for reason in reasons.values())
     assert missing_weights(get_ablation("alpha", PRESETS["fast"]).rows[0]) is None
+
+
+# Runs, tables, plots
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_category(root)
+    write_category(root, "other", seed=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def base():
+    return replace(get_preset("fast", max_steps=1, batch_size=2), n_prototypes=1, image_size=48)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    return {"encoder": write_encoder(folder), "out": folder / "runs", "cache": folder / "cache", "categories": ["part"]}
+
+
+@pytest.mark.parametrize("name", ["alpha", "n", "reg", "positions", "ema", "start", "assignment", "kmeans"])
+def test_every_ablation_runs_and_gives_a_table_and_a_plot(name, data, base, settings):
+    ablation = get_ablation(name, base)
+    result = run_ablation(ablation, "mvtec_ad", data, **settings)
+    table = ablation_table(result)
+    assert result.reasons == {} and list(table.index) == [row.label for row in ablation.rows]
+    assert table.index.name == ablation.changes
+    assert table[["image AUROC", "pixel AUROC"]].notna().all(axis=None)
+    for row in ablation.rows:
+        record = read_record(result.outcomes[row.label][0].path)
+        assert table.loc[row.label, "pixel AUROC"] == pytest.approx(100 * record["metrics"]["pixel_auroc"])
+        assert record["label"] == row.preset.label
+    fig = figures.ablation_plot(ablation, table)
+    assert [ax.get_title() for ax in fig.axes] == ["image AUROC (%)", "pixel AUROC (%)", "AU-PRO 30 %", "AU-PRO 5 %"]
+    drawn = {round(y, 3) for line in fig.axes[1].lines for y in line.get_ydata()}
+    if any(row.value is not None for row in ablation.rows):
+        assert drawn == {round(value, 3) for value in table["pixel AUROC"]}
+    else:
+        offsets = fig.axes[1].collections[0].get_offsets()
+        np.testing.assert_allclose(offsets, list(zip(table["pixel AUROC"], range(len(table)), strict=True)))
+    plt.close(fig)
+
+
+def test_rows_of_other_scales_take_the_encoders_other_maps(data, base, settings):
+    ablation = get_ablation("scale", base)
+    result = run_ablation(ablation, "mvtec_ad", data, **settings)
+    missing = {label for label in (row.label for row in ablation.rows) if "1" in label}
+    assert set(result.reasons) == missing  # the tiny encoder has no such map
+    assert all("asked for [1]" in reason for reason in result.reasons.values())
+    table = ablation_table(result)
+    assert set(table.index[table["image AUROC"].isna()]) == missing
+
+
+def test_several_seeds_and_categories_have_a_mean_and_a_spread(data, base, settings):
+    ablation = get_ablation("positions", base)
+    result = run_ablation(ablation, "mvtec_ad", data, **settings | {"categories": None}, n_seeds=2)
+    table = ablation_table(result)
+    values = {}
+    for outcome in result.outcomes["learned"]:
+        values.setdefault(outcome.job.seed, []).append(100 * read_record(outcome.path)["metrics"]["pixel_auroc"])
+    means = [np.mean(of_seed) for of_seed in values.values()]
+    assert [len(of_seed) for of_seed in values.values()] == [2, 2]
+    assert table.loc["learned", "pixel AUROC"] == pytest.approx(np.mean(means))
+    assert table.loc["learned", "pixel AUROC, std"] == pytest.approx(np.std(means, ddof=1))
+    plt.close(figures.ablation_plot(ablation, table))
+
+
+def test_a_row_without_weights_is_a_dash_with_its_reason(data, base, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, "weights_available", lambda name: (name == OFFLINE_ENCODER, "no download: no network"))
+    result = run_ablation(get_ablation("encoder", base), "mvtec_ad", data, **settings)
+    table = ablation_table(result)
+    assert list(table.index[table["image AUROC"].notna()]) == list(result.outcomes) == [OFFLINE_ENCODER]
+    path = write_ablation(result, tmp_path)
+    text = path.with_name(path.name + ".md").read_text()
+    assert path.name == f"mvtec_ad-ablation_encoder-fast_shortened-{OFFLINE_ENCODER}"
+    assert "resnet18: the weights of resnet18.a1_in1k cannot be had (no download: no network)." in text
+    assert next(line for line in text.splitlines() if line.startswith("| resnet50 ")).count(DASH) == len(table.columns)
+    assert "\\toprule" in path.with_name(path.name + ".tex").read_text()
+    plt.close(figures.ablation_plot(result.ablation, table))
+
+
+def test_nothing_to_write_is_an_error(data, base, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, "weights_available", lambda name: (False, "no network"))
+    result = run_ablation(get_ablation("encoder", base), "mvtec_ad", data, **settings)
+    assert ablation_table(result).isna().all(axis=None)
+    with pytest.raises(PradotError, match=r"no row of the ablation encoder has numbers: .*resnet18"):
+        write_ablation(result, tmp_path)
+
+
+def test_ones_own_file_of_weights_serves_the_row_of_its_architecture(data, base):
+    ablation = get_ablation("encoder", base)
+    jobs = list_ablation_jobs(ablation, "mvtec_ad", data, encoder="resnet18", weights="mine.safetensors")
+    taken = {row.label: (of_row[0].encoder, of_row[0].weights) for row, of_row in jobs.items()}
+    encoder, weights = taken.pop("resnet18")
+    assert encoder == "resnet18" and weights.endswith("mine.safetensors")
+    assert all(weights is None for _, weights in taken.values())
+
+
+def test_records_of_an_ablation_are_no_benchmark(data, base, settings, tmp_path):
+    run_ablation(get_ablation("positions", base), "mvtec_ad", data, **settings | {"out": tmp_path})
+    assert {label for rows in benchmarks(tmp_path).values() for label in rows["label"]} == {"fast, shortened"}
+
+
+def test_command_line_prints_and_writes_the_table(data, settings, tmp_path, capsys, monkeypatch):
+    small = replace(PRESETS["fast"], n_prototypes=1, image_size=48)
+    monkeypatch.setitem(PRESETS, "fast", small)
+    monkeypatch.setenv("PRADOT_CACHE", str(settings["cache"]))
+    monkeypatch.setattr(ablations, "weights_available", lambda name: (name == OFFLINE_ENCODER, "no download: no network"))
+    common = ["bench", "--dataset", "mvtec_ad", "--root", str(data), "--category", "part", "--preset", "fast"]
+    common += ["--encoder", settings["encoder"], "--max-steps", "1", "--batch-size", "2", "--out", str(tmp_path)]
+    assert main([*common, "--ablation", "positions"]) == 0
+    said = capsys.readouterr().out
+    assert "| on the grid |" in said and "2 runs: 0 finished before, 2 done, 0 failed" in said
+    assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".csv", ".md", ".tex"}
+    assert main([*common, "--ablation", "positions"]) == 0 and "2 finished before" in capsys.readouterr().out
+    assert main([*common, "--ablation", "encoder"]) == 0  # weights that cannot be had are no failure
+    assert "resnet18: the weights of resnet18.a1_in1k cannot be had" in capsys.readouterr().out
+    assert main([*common, "--ablation", "colour"]) == 1 and "unknown ablation" in capsys.readouterr().err
 
 
 def test_an_unknown_ablation_is_an_error():

@@ -5,11 +5,18 @@ any other (`pradot.paper.runs.run`); its table reads the records.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
 
 from pradot.detector import Branch
 from pradot.encoder import canonical_name, weights_available
 from pradot.errors import PradotError
+from pradot.paper.bench import Outcome, bench, list_ablation_jobs
 from pradot.paper.presets import Preset
+from pradot.paper.runs import read_record, slug
+from pradot.paper.tables import COLUMNS, as_rows, columns_of, conditions, write_table
 from pradot.prototypes import STARTS
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -45,6 +52,7 @@ class Ablation:
     name: str  # as on the command line
     question: str
     changes: str  # what the rows differ in, title of the column of labels
+    base: Preset  # what the rows have in common
     rows: tuple[Row, ...]
     logarithmic: bool = False  # whether the axis of values is
 
@@ -73,9 +81,127 @@ def get_ablation(name, base):
     return ABLATIONS[name](name, base)
 
 
+class Result(NamedTuple):
+    """What came of running an ablation."""
+
+    ablation: Ablation
+    outcomes: dict[str, list[Outcome]]  # of every row that could be run, by its label
+    reasons: dict[str, str]  # why a row has no numbers, by its label
+    rows: pd.DataFrame  # one line per record, as `pradot.paper.tables.collect` gives them, and its row's label as ``row``
+
+
+def run_ablation(ablation, dataset, root, *, out="runs", n_jobs=1, scheduler=None, cache=None, progress=False, **settings):
+    """Run the rows of an ablation that have no record yet.
+
+    Parameters
+    ----------
+    ablation : Ablation
+    dataset, root
+        See `pradot.paper.bench.list_jobs`.
+    out, n_jobs, scheduler, cache, progress
+        See `pradot.paper.bench.bench`.
+    **settings
+        See `pradot.paper.bench.list_ablation_jobs`.
+
+    Returns
+    -------
+    Result
+        A row whose runs failed has the first one's error among the reasons; no other encoder or random weights ever stand in.
+    """
+    jobs, reasons = {}, {}
+    for row, of_row in list_ablation_jobs(ablation, dataset, root, **settings).items():
+        missing = missing_weights(row) if row.encoder and not of_row[0].weights else None
+        if missing:
+            reasons[row.label] = missing
+        else:
+            jobs[row.label] = of_row
+    every = [job for of_row in jobs.values() for job in of_row]
+    done = bench(every, out, n_jobs=n_jobs, scheduler=scheduler, cache=cache, progress=progress)
+    by_job = {outcome.job: outcome for outcome in done}
+    outcomes = {label: [by_job[job] for job in of_row] for label, of_row in jobs.items()}
+    frames = []
+    for label, of_row in outcomes.items():
+        errors = [outcome.error for outcome in of_row if outcome.error is not None]
+        if errors:
+            reasons[label] = errors[0]
+        else:
+            frames.append(as_rows(read_record(outcome.path) for outcome in of_row).assign(row=label))
+    return Result(ablation, outcomes, reasons, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame())
+
+
+def ablation_table(result):
+    """One ablation as a table.
+
+    Parameters
+    ----------
+    result : Result
+
+    Returns
+    -------
+    DataFrame
+        A line per row of the ablation. For each metric, in percent, the mean over the categories, averaged over the seeds, and
+        with several seeds its standard deviation (n - 1); ``marginal error, %``: the largest of any branch after its last step
+        of training; ``fit, s``: mean seconds of a fit. NaN where a number is missing.
+    """
+    labels = [row.label for row in result.ablation.rows]
+    rows = result.rows
+    if rows.empty:
+        return pd.DataFrame(float("nan"), pd.Index(labels, name=result.ablation.changes), [*COLUMNS.values()])
+    several = rows["seed"].nunique() > 1
+    table = {}
+    for metric, title in columns_of(rows["dataset"].iloc[0]).items():
+        by_seed = 100 * rows[metric].astype(float).groupby([rows["row"], rows["seed"]]).mean()
+        table[title] = by_seed.groupby("row").mean()
+        if several:
+            table[f"{title}, std"] = by_seed.groupby("row").std()
+    errors = rows["record"].map(lambda record: [branch["marginal_error"] for branch in record["branches"]])
+    largest = errors.map(lambda values: float("nan") if None in values else 100 * max(values))
+    table["marginal error, %"] = largest.groupby(rows["row"]).max()
+    table["fit, s"] = rows["record"].map(lambda record: record["seconds"]["fit"]).groupby(rows["row"]).mean()
+    table = pd.DataFrame(table).reindex(labels)
+    table.index.name = result.ablation.changes
+    return table
+
+
+def write_ablation(result, out):
+    """Write the table of an ablation as CSV, Markdown and LaTeX.
+
+    Parameters
+    ----------
+    result : Result
+        Of at least one row with numbers.
+    out : str or Path
+        Folder of tables; the file's name is ``<dataset>-ablation_<name>-<base>-<encoder>``.
+
+    Returns
+    -------
+    Path
+        Without the ending.
+
+    Raises
+    ------
+    PradotError
+        No row has numbers.
+    """
+    ablation, rows = result.ablation, result.rows
+    if rows.empty:
+        raise PradotError(f"no row of the ablation {ablation.name} has numbers: {'; '.join(result.reasons.values())}")
+    dataset, encoders = rows["dataset"].iloc[0], sorted(set(rows["encoder"]))
+    name = [dataset, f"ablation_{ablation.name}", slug(ablation.base.label), *map(slug, encoders if len(encoders) == 1 else [])]
+    # The base stands for all: the rows' labels are in the table.
+    of_base = rows.assign(record=rows["record"].map(lambda record: {**record, "label": ablation.base.label}))
+    caption = (
+        f"{ablation.question} {dataset} ({', '.join(sorted(set(rows['category'])))}), percent: {conditions(of_base)}"
+        + "".join(f" {label}: {reason}." for label, reason in result.reasons.items())
+    )
+    path = Path(out) / "-".join(name)
+    write_table(path, ablation_table(result), caption)
+    return path
+
+
 def missing_weights(row):
     """Why the weights of a row's own encoder cannot be had, in one line; None when they can, or when it has none of its own."""
-    if row.encoder is None or ":" in row.encoder:
+    if row.encoder is None:
         return None
     available, why = weights_available(row.encoder)
     return None if available else f"the weights of {canonical_name(row.encoder)} cannot be had ({why})"
@@ -109,6 +235,7 @@ def _alpha(name, base):
         name,
         "What is the place of a patch worth? 0: prototypes may serve anywhere; above: near their place.",
         "alpha",
+        base,
         (*rows, Row(both, base)),
     )
 
@@ -119,6 +246,7 @@ def _n(name, base):
         name,
         "How many prototypes per position are enough?",
         "prototypes per position",
+        base,
         tuple(
             _row(text, base, f"{text} per position", value=n, n_prototypes=n)
             for text, n in zip(names, N_PROTOTYPES, strict=True)
@@ -135,6 +263,7 @@ def _reg(name, base):
         name,
         "How sharp should the transport be? A small reg pairs patches with prototypes, a large one spreads them.",
         "reg",
+        base,
         tuple(_row(f"{reg:g}", base, f"reg {reg:g} in float32", value=reg, reg=reg, precision="full") for reg in REGS),
         logarithmic=True,
     )
@@ -146,6 +275,7 @@ def _scale(name, base):
         name,
         "Which feature maps see the defects: fine ones (1), coarse ones (3), or several together?",
         "scales",
+        base,
         tuple(
             _row(text, base, f"scale {text}", branches=_branches(scales, _alphas(base)))
             for text, scales in zip(texts, SCALES, strict=True)
@@ -159,6 +289,7 @@ def _positions(name, base):
         name,
         "Should prototypes stay on the grid, or follow the positions that they receive?",
         "positions",
+        base,
         tuple(_row(text, base, f"positions {text}", positions=positions) for positions, text in texts.items()),
     )
 
@@ -168,6 +299,7 @@ def _ema(name, base):
         name,
         "How much of a prototype should a step keep?",
         "EMA",
+        base,
         tuple(_row(f"{ema:g}", base, f"ema {ema:g}", value=ema, ema=ema) for ema in EMAS),
     )
 
@@ -177,6 +309,7 @@ def _start(name, base):
         name,
         "Where should prototypes start: as noise, as patches of training images, or as k-means centres?",
         "start",
+        base,
         tuple(_row(start, base, f"start {start}", start=start) for start in STARTS),
     )
 
@@ -186,6 +319,7 @@ def _encoder(name, base):
         name,
         "How much is due to the encoder?",
         "encoder",
+        base,
         tuple(
             _row(
                 encoder.partition(".")[0],
@@ -205,6 +339,7 @@ def _assignment(name, base):
         name,
         "Should a patch be scored by its cheapest prototype, or by what it pays when its whole image is transported?",
         "score",
+        base,
         tuple(_row(text, base, f"score by {text}", assignment=assignment) for assignment, text in texts.items()),
     )
 
@@ -219,6 +354,7 @@ def _kmeans(name, base):
         name,
         "What does optimal transport bring that k-means does not?",
         "prototypes",
+        base,
         (
             Row("optimal transport", base),
             _row("k-means, then transport", base, "k-means, then transport", start="kmeans"),

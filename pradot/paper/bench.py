@@ -98,7 +98,7 @@ def list_ablation_jobs(ablation, dataset, root, *, encoder="auto", weights=None,
     ablation : Ablation
         See `pradot.paper.ablations.get_ablation`.
     encoder, weights : str
-        For the rows that have no encoder of their own.
+        For the rows that have no encoder of their own, and for one of the same architecture if there are `weights`.
     dataset, root, **settings
         As for `list_jobs`.
 
@@ -109,9 +109,10 @@ def list_ablation_jobs(ablation, dataset, root, *, encoder="auto", weights=None,
     shared, note = _settled(encoder, weights)
     jobs = {}
     for row in ablation.rows:
-        own = {"encoder": shared, "weights": weights} if row.encoder is None else {"encoder": row.encoder}
+        takes_shared = row.encoder is None or (weights is not None and _architecture(row.encoder) == _architecture(shared))
+        own = {"encoder": shared, "weights": weights} if takes_shared else {"encoder": row.encoder}
         jobs[row] = list_jobs(dataset, root, presets=[row.preset], **own, **settings)
-        if note and row.encoder is None:
+        if note and takes_shared:
             jobs[row] = [replace(job, note=note) for job in jobs[row]]
     return jobs
 
@@ -166,6 +167,10 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=Fa
                     tqdm.tqdm.write(f"{outcome.job}: {said}")
                 bar.update()
     return [outcomes[job] for job in jobs]
+
+
+def _architecture(encoder):
+    return encoder.partition("+")[0].partition(".")[0]
 
 
 def _settled(encoder, weights):

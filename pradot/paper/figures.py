@@ -1,5 +1,7 @@
 """Figures of the companion: one style, fixed names, same input same bytes."""
 
+import textwrap
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +13,7 @@ from pradot.cost import feature_cost, grid_positions, spatial_cost
 from pradot.files import replacing
 from pradot.images import read_image, resize_image
 from pradot.paper.notebooks import project_root
+from pradot.paper.tables import COLUMNS, LOCO_COLUMNS
 
 HEAT = "inferno"  # anomaly maps and costs; perceptually even, readable in grey
 DIVERGING = "vlag"
@@ -548,6 +551,55 @@ def alpha_curves(table):
         )
         ax.set(xlabel="alpha (0: global, above: local)", ylabel="AUROC (%)", title=metric)
     sns.move_legend(axes[0, -1], "upper left", bbox_to_anchor=(1, 1), frameon=False, title=None)
+    return fig
+
+
+def ablation_plot(ablation, table):
+    """One panel per metric: a line over the values of an ablation, or a point for each of its rows.
+
+    Parameters
+    ----------
+    ablation : pradot.paper.ablations.Ablation
+        Its rows without a value, where others have one, are dashed lines.
+    table : DataFrame
+        See `pradot.paper.ablations.ablation_table`; with several seeds bars show one standard deviation.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    metrics = [*COLUMNS.values(), *LOCO_COLUMNS.values()]
+    titles = [title for title in table if title in metrics and table[title].notna().any()][:4]
+    values = {row.label: row.value for row in ablation.rows if row.value is not None}
+    height = 2.9 if values else 1.0 + 0.32 * len(table)
+    fig, axes = plt.subplots(1, len(titles), figsize=(2.7 * len(titles) + 0.6, height), sharey=not values, squeeze=False)
+    for number, (ax, title) in enumerate(zip(axes[0], titles, strict=True)):
+        shown = table[title].dropna()
+        colour = sns.color_palette(PALETTE)[number]
+        spread = table[f"{title}, std"] if f"{title}, std" in table else None
+        if values:
+            on_axis = shown[[label for label in shown.index if label in values]]
+            x = [values[label] for label in on_axis.index]
+            sns.lineplot(x=x, y=on_axis.to_numpy(), marker="o", color=colour, ax=ax)
+            if spread is not None:
+                ax.errorbar(x, on_axis, spread[on_axis.index], fmt="none", color=colour, capsize=3)
+            for label in shown.index.difference(on_axis.index):
+                ax.axhline(shown[label], color="0.4", linestyle="--", linewidth=1)
+                ax.annotate(label, (1, shown[label]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
+            if ablation.logarithmic:
+                ax.set_xscale("log")
+                ax.set_xticks(x, list(on_axis.index), fontsize=7)
+                ax.minorticks_off()
+            ax.set(xlabel=ablation.changes)
+        else:
+            sns.scatterplot(x=table[title].to_numpy(), y=range(len(table)), s=50, color=colour, ax=ax)
+            if spread is not None:
+                ax.errorbar(table[title], range(len(table)), xerr=spread, fmt="none", color=colour, capsize=3)
+            ax.set_yticks(range(len(table)), table.index)
+            ax.set_ylim(len(table) - 0.5, -0.5)
+            ax.grid(axis="y", linewidth=0.5)
+            ax.set(ylabel=ablation.changes if number == 0 else "", xlabel="%")
+        ax.set_title(textwrap.fill(title if "%" in title else f"{title} (%)", 30))
     return fig
 
 

@@ -53,7 +53,15 @@ def collect(runs):
     DataFrame
         ``dataset``, ``category``, ``label``, ``encoder``, ``seed``, the metrics as fractions, and the whole ``record``.
     """
-    rows = [
+    records = read_records(runs).values()
+    if not records:
+        raise PradotError(f"no run records under {runs}: make some with `python -m pradot run`")
+    return as_rows(records)
+
+
+def as_rows(records):
+    """Records as `collect` gives them."""
+    return pd.DataFrame(
         {
             **{key: record[key] for key in ("dataset", "category", "label", "seed", "settings")},
             "encoder": record["encoder"]["name"],
@@ -61,11 +69,8 @@ def collect(runs):
             **record["metrics"],
             "record": record,
         }
-        for record in read_records(runs).values()
-    ]
-    if not rows:
-        raise PradotError(f"no run records under {runs}: make some with `python -m pradot run`")
-    return pd.DataFrame(rows)
+        for record in records
+    )
 
 
 def benchmarks(runs):
@@ -82,7 +87,9 @@ def benchmarks(runs):
         Rows of `collect` by the name of their table, ``<dataset>-<label>-<encoder>``.
     """
     chosen = {}
-    groups = collect(runs).groupby(["dataset", "label", "encoder", "weights"], sort=True)
+    rows = collect(runs)
+    of_ablations = rows["record"].map(lambda record: bool(record.get("variant")))  # their tables are `pradot.paper.ablations`'
+    groups = rows[~of_ablations].groupby(["dataset", "label", "encoder", "weights"], sort=True)
     for (dataset, label, encoder, weights), rows in groups:
         name = f"{dataset}-{slug(label)}-{slug(encoder)}"
         if name in chosen:  # the same names with other weights
@@ -107,7 +114,7 @@ def benchmark_table(rows):
         whole data set or missing.
     """
     dataset = rows["dataset"].iloc[0]
-    columns = _columns(dataset)
+    columns = columns_of(dataset)
     names = list(CATEGORIES.get(dataset, ()))
     names += sorted(set(rows["category"]) - set(names))
     ours = 100 * rows.groupby("category")[list(columns)].mean().astype(float).reindex(names)
@@ -139,7 +146,7 @@ def defect_table(rows):
     DataFrame
         Index (category, defect), columns as in `benchmark_table` as far as they are of single kinds of defects, percent.
     """
-    columns = _columns(rows["dataset"].iloc[0])
+    columns = columns_of(rows["dataset"].iloc[0])
     found = [
         {
             "category": row["category"],
@@ -195,7 +202,7 @@ def write_tables(runs, out):
         for kind, table in (("", benchmark_table(rows)), ("-by_defect", defect_table(rows))):
             if len(table):
                 tables[name + kind] = table
-                _write(Path(out) / (name + kind), table, f"{rows['dataset'].iloc[0]}, percent: {conditions(rows)}")
+                write_table(Path(out) / (name + kind), table, f"{rows['dataset'].iloc[0]}, percent: {conditions(rows)}")
     return tables
 
 
@@ -211,12 +218,13 @@ def formatted(table):
     return text
 
 
-def _columns(dataset):
+def columns_of(dataset):
     """Metrics of a data set's tables with their titles."""
     return LOCO_COLUMNS | {m: t for m, t in COLUMNS.items() if m != "image_auroc"} if dataset == "mvtec_loco" else COLUMNS
 
 
-def _write(path, table, caption):
+def write_table(path, table, caption):
+    """Write a table of numbers as ``path`` with .csv, .md and .tex after it; the caption goes above it."""
     text = formatted(table).reset_index()
     flat = table.copy()
     flat.columns = [", ".join(column) if isinstance(column, tuple) else column for column in table.columns]
