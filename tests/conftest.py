@@ -13,6 +13,12 @@ from pradot.paper.presets import PRESETS
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_data_of_the_user(monkeypatch):
+    """Tests draw their own data: none is looked for where the user keeps real ones."""
+    monkeypatch.delenv("PRADOT_DATA", raising=False)
+
+
 class TwoScales(torch.nn.Module):
     """Random convolutions: maps of stride 8 (scale 2, 6 channels) and stride 16 (scale 3, 10 channels)."""
 

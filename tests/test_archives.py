@@ -327,3 +327,14 @@ def test_what_is_found_and_what_is_wrong_with_it(tmp_path, capsys):
         r"\| zipper +\| \? \(240\)",
     ):
         assert re.search(said, printed), said
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"), [("flag_bits", 1, "encrypted"), ("compress_type", 99, "Python cannot read")]
+)
+def test_zip_files_that_cannot_be_read_say_so(tmp_path, monkeypatch, field, value, said):
+    packed = hostile_zip(tmp_path / "a.zip", "fine.png")
+    monkeypatch.setattr(zipfile.ZipInfo, field, property(lambda _: value, lambda *_: None), raising=False)
+    (tmp_path / "into").mkdir()
+    with pytest.raises(PradotError, match=said):
+        unpack(packed, tmp_path / "into")

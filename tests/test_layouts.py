@@ -21,11 +21,6 @@ from pradot.paper.datasets import (
 from pradot.paper.masks import read_official_defects, read_saturations, saturation_area
 
 
-@pytest.fixture(autouse=True)
-def no_data_elsewhere(monkeypatch):
-    monkeypatch.delenv("PRADOT_DATA", raising=False)
-
-
 def edit_config(folder, change):
     entries = json.loads((folder / "defects_config.json").read_text())
     change(entries)

@@ -236,6 +236,8 @@ def unpack(archive: Path, folder: Path, progress: bool = False) -> None:
         raise
     except tarfile.FilterError as error:
         raise PradotError(f"{archive} is not safe to unpack: {error}") from error
+    except NotImplementedError as error:
+        raise PradotError(f"{archive} is packed in a way that Python cannot read ({error}): unpack it yourself.") from error
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, OSError, ValueError) as error:
         raise PradotError(f"{archive} cannot be unpacked ({type(error).__name__}: {error}): download it again.") from error
 
