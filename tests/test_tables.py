@@ -1,4 +1,6 @@
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 from pradot import PradotError
 from pradot.paper.datasets import LOCO_TYPES, MVTEC_AD_CATEGORIES
 from pradot.paper.evaluation import LOCO_METRICS, METRICS
+from pradot.paper.peers import TITLES, peers, peers_by_category, peers_table
 from pradot.paper.tables import (
     CATEGORIES,
     DASH,
@@ -89,14 +92,95 @@ def test_seeds_are_averaged_and_missing_metrics_are_dashes(tmp_path):
     assert formatted(table).loc["cable"].iloc[0] == DASH
 
 
+def test_standard_deviation_over_seeds(tmp_path):
+    for seed, value in enumerate((0.8, 0.9, 0.85)):
+        write_record(tmp_path / "runs", "bottle", value, seed=seed)
+    write_record(tmp_path / "runs", "cable", 0.7)
+    table = benchmark_table(collect(tmp_path / "runs"))
+    assert table.loc["bottle", ("image AUROC", "std")] == pytest.approx(5)
+    assert np.isnan(table.loc["cable", ("image AUROC", "std")])
+    text = formatted(table)
+    assert text.loc["bottle"].iloc[:3].tolist() == ["85.0 ± 5.0", "100.0", "-15.0"]
+    assert text.loc["cable"].iloc[0] == "70.0" and text.loc["grid"].iloc[0] == DASH
+    write_tables(tmp_path / "runs", tmp_path / "tables")
+    name = "mvtec_ad-paper-resnet50.a1_in1k"
+    assert "mean ± standard deviation over seeds" in (tmp_path / "tables" / f"{name}.md").read_text()
+    assert r"85.0 $\pm$ 5.0 & 100.0 & -15.0" in (tmp_path / "tables" / f"{name}.tex").read_text()
+    back = pd.read_csv(tmp_path / "tables" / f"{name}.csv", na_values=DASH).set_index("category")
+    assert back.loc["bottle", "image AUROC, std"] == 5
+
+
+def test_standard_deviation_of_the_mean_is_that_of_whole_data_sets(tmp_path):
+    for category in MVTEC_AD_CATEGORIES:
+        for seed, value in enumerate((0.8, 0.9)):
+            write_record(tmp_path, category, value, seed=seed)
+    write_record(tmp_path, "bottle", 0.1, seed=2)  # a third seed of one category is not one of the data set
+    table = benchmark_table(collect(tmp_path))
+    assert table.loc["mean", ("image AUROC", "std")] == pytest.approx(np.std([80, 90], ddof=1))
+
+
+def test_figures_of_others_stand_in_a_block_of_their_own_with_their_source(tmp_path):
+    figures = peers()
+    assert set(figures["dataset"]) == set(CATEGORIES) and set(figures["metric"]) <= set(TITLES)
+    assert figures["value"].between(0, 100).all() and (figures["source"] != "").all()
+    assert not figures.duplicated(["dataset", "method", "setting", "category", "metric"]).any()
+    for dataset, names in CATEGORIES.items():
+        assert set(figures[figures["dataset"] == dataset]["category"]) <= {*names, "mean"}
+    table = peers_table("mvtec_ad")
+    assert table.loc[("EfficientAD-M", "per category"), "AU-PRO 30 %"] == 93.7
+    by_category = peers_by_category("mvtec_ad", "image_auroc")
+    assert by_category.loc["capsule", "PatchCore, anomalib, WRN-50"] == 98.2
+
+    write_record(tmp_path / "runs", "bottle", 0.985)
+    write_record(tmp_path / "runs", "tray", 0.9, dataset="drawn")
+    written = write_tables(tmp_path / "runs", tmp_path / "tables")
+    assert list(written["mvtec_ad-peers-image_auroc"].index) == [*MVTEC_AD_CATEGORIES, "mean"]
+    assert not [name for name in written if name.startswith("drawn-peers")]
+    ours, others = (tmp_path / "tables" / "mvtec_ad-paper-resnet50.a1_in1k.md").read_text().split("Other methods, as published")
+    assert "EfficientAD" not in ours and "| zipper " in ours
+    assert "| EfficientAD-M " in others and "nelson1425/EfficientAD" in others and "this run" not in others
+
+
+def test_means_of_others_are_means_of_their_categories():
+    """Where all categories are published, so that a slip of a digit does not stay."""
+    figures = peers()
+    for (dataset, method, setting, metric), rows in figures.groupby(["dataset", "method", "setting", "metric"]):
+        values = rows.set_index("category")["value"]
+        if {"mean", *CATEGORIES[dataset]} <= set(values.index):
+            assert values[list(CATEGORIES[dataset])].mean() == pytest.approx(values["mean"], abs=0.15), (
+                method,
+                setting,
+                metric,
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(tmp_path):
+    for category in ("bottle", "metal_nut"):
+        for seed in (0, 1):
+            write_record(tmp_path / "runs", category, 0.9 + seed / 20, seed=seed)
+    write_tables(tmp_path / "runs", tmp_path)
+    names = sorted(path.stem for path in tmp_path.glob("*.tex"))
+    assert len(names) > 4
+    inputs = "".join(f"\\input{{{name}}}\\clearpage\n" for name in names)
+    packages = r"\usepackage[a4paper,landscape,margin=1cm]{geometry}\usepackage{booktabs,graphicx}\usepackage[T1]{fontenc}"
+    (tmp_path / "all.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}{inputs}\end{{document}}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "all.pdf").stat().st_size > 10_000
+
+
 def test_files_by_label_and_their_contents(tmp_path):
     write_record(tmp_path / "runs", "bottle", 0.985)
     write_record(tmp_path / "runs", "bottle", 0.5, label="paper, shortened")
     written = write_tables(tmp_path / "runs", tmp_path / "tables")
     name = "mvtec_ad-paper-resnet50.a1_in1k"
-    assert set(written) == {name, f"{name}-by_defect"} | {
+    assert {name for name in written if "-peers" not in name} == {name, f"{name}-by_defect"} | {
         f"mvtec_ad-paper_shortened-resnet50.a1_in1k{kind}" for kind in ("", "-by_defect")
     }
+    assert {path.stem for path in (tmp_path / "tables").glob("*.csv")} == set(written)
     back = pd.read_csv(tmp_path / "tables" / f"{name}.csv", na_values=DASH).set_index("category")
     assert back.loc["bottle", "image AUROC, this run"] == 98.5
     markdown = (tmp_path / "tables" / f"{name}.md").read_text()
@@ -151,7 +235,7 @@ def test_conditions_are_those_of_all_rows_of_the_table_and_of_no_others(tmp_path
         assert part in said
     assert "seed 3" in conditions(rows["mvtec_ad-paper-resnet50.a1_in1k-cdcdcdcd"])
     written = write_tables(tmp_path, tmp_path / "tables")
-    assert {name for name in written if not name.endswith("by_defect")} == set(rows)
+    assert {name for name in written if "-by_defect" not in name and "-peers" not in name} == set(rows)
     assert said in (tmp_path / "tables" / "mvtec_ad-paper-resnet50.a1_in1k-by_defect.md").read_text()
 
 

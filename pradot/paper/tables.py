@@ -12,6 +12,9 @@ import pandas as pd
 from pradot.errors import PradotError
 from pradot.files import replacing
 from pradot.paper.datasets import DATASETS, DOWNLOADED
+from pradot.paper.peers import CAPTION as PEERS_CAPTION
+from pradot.paper.peers import TITLES as PEERS_TITLES
+from pradot.paper.peers import peers_by_category, peers_table
 from pradot.paper.runs import read_records, slug
 
 DASH = "–"
@@ -43,6 +46,19 @@ def published():
         (method.md).
     """
     return pd.read_csv(files("pradot.paper") / "published.csv")
+
+
+def published_table(dataset):
+    """The paper's numbers of one data set.
+
+    Returns
+    -------
+    DataFrame
+        Index: category and ``mean``; columns are our names of the metrics that the paper reports. Percent.
+    """
+    table = published().query("dataset == @dataset").pivot(index="category", columns="metric", values="value")
+    ours = {theirs: ours for ours, theirs in PUBLISHED_AS.get(dataset, {}).items()}
+    return table.rename(columns=ours)
 
 
 def collect(runs):
@@ -104,30 +120,31 @@ def benchmark_table(rows):
     Parameters
     ----------
     rows : DataFrame
-        One of `benchmarks`. Several seeds of a category are averaged.
+        One of `benchmarks`.
 
     Returns
     -------
     DataFrame
-        Index: category, then ``mean``. Columns ``(metric, "this run")``, and where the paper has the metric
-        ``(metric, "paper")`` and ``(metric, "difference")``. Percent; NaN where a number is missing. The mean is that of a
-        whole data set or missing.
+        Index: category, then ``mean``. Columns ``(metric, "this run")``, the mean over seeds; ``(metric, "std")``, the standard
+        deviation over seeds (with n - 1), when there are several; and where the paper has the metric ``(metric, "paper")`` and
+        ``(metric, "difference")``. Percent; NaN where a number is missing. The mean is that of a whole data set or missing.
     """
     dataset = rows["dataset"].iloc[0]
-    columns = columns_of(dataset)
     names = list(CATEGORIES.get(dataset, ()))
     names += sorted(set(rows["category"]) - set(names))
-    ours = 100 * rows.groupby("category")[list(columns)].mean().astype(float).reindex(names)
-    ours.loc["mean"] = ours.mean(skipna=False)  # one missing category leaves no mean
-    paper = published().query("dataset == @dataset").pivot(index="category", columns="metric", values="value")
+    paper = published_table(dataset)
     table = {}
-    for metric, title in columns.items():
-        table[title, "this run"] = ours[metric]
-        name = PUBLISHED_AS.get(dataset, {metric: metric}).get(metric)
-        if name in paper:
-            theirs = paper[name].reindex(ours.index)
-            table[title, "paper"] = theirs
-            table[title, "difference"] = ours[metric] - theirs
+    for metric, title in columns_of(dataset).items():
+        seeds = 100 * rows.astype({metric: float}).groupby(["category", "seed"])[metric].mean().unstack().reindex(names)
+        ours = seeds.mean(axis=1)
+        ours.loc["mean"] = ours.mean(skipna=False)  # one missing category leaves no mean
+        table[title, "this run"] = ours
+        if seeds.shape[1] > 1:
+            seeds.loc["mean"] = seeds.mean(skipna=False)
+            table[title, "std"] = seeds.std(axis=1)
+        if metric in paper:
+            table[title, "paper"] = paper[metric].reindex(ours.index)
+            table[title, "difference"] = ours - table[title, "paper"]
     table = pd.DataFrame(table)
     table.index.name = "category"
     return table if len(names) > 1 else table.drop(index="mean")
@@ -190,32 +207,54 @@ def write_tables(runs, out):
     runs : str or Path
         Folder of records.
     out : str or Path
-        Folder of tables: for each of `benchmarks` ``<name>.{csv,md,tex}`` and ``<name>-by_defect.{csv,md,tex}``.
+        Folder of tables: for each of `benchmarks` ``<name>.{csv,md,tex}`` and ``<name>-by_defect.{csv,md,tex}``; for each data
+        set that others have published figures of, these as ``<dataset>-peers.{csv,md,tex}``, which also stand under the
+        benchmark's table in its ``.md`` and ``.tex``, and by category as ``<dataset>-peers-<metric>.{csv,md,tex}``.
 
     Returns
     -------
     dict of str to DataFrame
         By file name without ending.
     """
-    tables = {}
+    out, tables, blocks = Path(out), {}, {}
     for name, rows in benchmarks(runs).items():
-        for kind, table in (("", benchmark_table(rows)), ("-by_defect", defect_table(rows))):
-            if len(table):
-                tables[name + kind] = table
-                write_table(Path(out) / (name + kind), table, f"{rows['dataset'].iloc[0]}, percent: {conditions(rows)}")
-    return tables
+        dataset = rows["dataset"].iloc[0]
+        if dataset not in blocks:
+            blocks[dataset] = [(peers_table(dataset), f"{dataset}: {PEERS_CAPTION}")]
+        caption = f"{dataset}, percent{_of_seeds(rows)}: {conditions(rows)}"
+        tables[name] = benchmark_table(rows)
+        write_table(out / name, tables[name], caption, *blocks[dataset])
+        tables[f"{name}-by_defect"] = defect_table(rows)
+        write_table(out / f"{name}-by_defect", tables[f"{name}-by_defect"], caption)
+    for dataset, [block] in blocks.items():
+        tables[f"{dataset}-peers"] = block[0]
+        write_table(out / f"{dataset}-peers", *block)
+        for metric, title in PEERS_TITLES.items():
+            table = peers_by_category(dataset, metric).reindex([*CATEGORIES.get(dataset, ()), "mean"])
+            table.index.name = "category"
+            tables[f"{dataset}-peers-{metric}"] = table
+            write_table(out / f"{dataset}-peers-{metric}", table, f"{dataset}, {title}: {PEERS_CAPTION}")
+    return {name: table for name, table in tables.items() if table.size}
 
 
 def formatted(table):
-    """Table of text: one decimal, signs on differences, dashes for what is missing."""
-    text = pd.DataFrame(index=table.index, columns=table.columns, dtype=object)
+    """Table of text: one decimal, ± standard deviation, signs on differences, dashes for what is missing."""
+    text = {}
     for column in table.columns:
         sign = "+" if "difference" in column else ""
-        text[column] = [DASH if np.isnan(value) else f"{value:{sign}.1f}" for value in table[column]]
-    if isinstance(text.columns, pd.MultiIndex):
-        only = "paper" not in text.columns.get_level_values(1)
-        text.columns = [metric if only or what == "this run" else f"{what}" for metric, what in text.columns]
+        text[column] = [_text(value, sign) for value in table[column]]
+        if "std" in column:
+            pairs = zip(text[column[0], "this run"], text.pop(column), strict=True)
+            text[column[0], "this run"] = [mean if std == DASH else f"{mean} ± {std}" for mean, std in pairs]
+    text = pd.DataFrame(text, index=table.index)
+    if isinstance(table.columns, pd.MultiIndex):
+        only = "paper" not in table.columns.get_level_values(1)
+        text.columns = [metric if only or what == "this run" else what for metric, what in text.columns]
     return text
+
+
+def _text(value, sign=""):
+    return value if isinstance(value, str) else DASH if np.isnan(value) else f"{value:{sign}.1f}"
 
 
 def columns_of(dataset):
@@ -223,25 +262,51 @@ def columns_of(dataset):
     return LOCO_COLUMNS | {m: t for m, t in COLUMNS.items() if m != "image_auroc"} if dataset == "mvtec_loco" else COLUMNS
 
 
-def write_table(path, table, caption):
-    """Write a table of numbers as ``path`` with .csv, .md and .tex after it; the caption goes above it."""
-    text = formatted(table).reset_index()
+def _of_seeds(rows):
+    return " (mean ± standard deviation over seeds)" if rows["seed"].nunique() > 1 else ""
+
+
+def write_table(path, table, caption, *others):
+    """Write a table as ``path`` with .csv, .md and .tex after it, the caption above it.
+
+    Parameters
+    ----------
+    path : Path
+    table : DataFrame
+        Numbers, and texts as they are; nothing is written of an empty one.
+    caption : str
+    *others : (DataFrame, str)
+        Tables with captions that stand under it in .md and .tex.
+    """
+    if not table.size:
+        return
+    tables = [(table, caption), *(pair for pair in others if pair[0].size)]
     flat = table.copy()
-    flat.columns = [", ".join(column) if isinstance(column, tuple) else column for column in table.columns]
-    columns = "l" * table.index.nlevels + "r" * len(table.columns)
-    latex = text.to_latex(index=False, escape=True, column_format=columns, caption=_latex(caption)).replace(DASH, "--")
+    flat.columns = [", ".join(column) if isinstance(column, tuple) else column for column in flat.columns]
     contents = {
         ".csv": flat.round(3).to_csv(na_rep=DASH, lineterminator="\n"),
-        ".md": f"{caption}\n\n{text.to_markdown(index=False, disable_numparse=True, colalign=_align(table))}\n",
-        ".tex": f"% needs the package booktabs\n{latex}",
+        ".md": "\n".join(_markdown(table, caption) for table, caption in tables),
+        ".tex": "% needs the packages booktabs and graphicx\n" + "\n".join(_latex_table(*pair) for pair in tables),
     }
     for ending, content in contents.items():
         with replacing(path.with_name(path.name + ending)) as temporary:
             temporary.write_text(content)
 
 
-def _align(table):
-    return ["left"] * table.index.nlevels + ["right"] * len(table.columns)
+def _markdown(table, caption):
+    align = ["left"] * table.index.nlevels + ["left" if column == "source" else "right" for column in table.columns]
+    text = formatted(table).reset_index()
+    return f"{caption}\n\n{text.to_markdown(index=False, disable_numparse=True, colalign=align)}\n"
+
+
+def _latex_table(table, caption):
+    columns = "l" * table.index.nlevels + "".join("l" if column == "source" else "r" for column in table.columns)
+    text = formatted(table).reset_index().to_latex(index=False, escape=True, column_format=columns, caption=_latex(caption))
+    # As wide as the text at most.
+    text = text.replace(
+        "\\begin{tabular}", "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n\\begin{tabular}"
+    )
+    return text.replace("\\end{tabular}", "\\end{tabular}}").replace(DASH, "--").replace("±", r"$\pm$")
 
 
 def _latex(text):
