@@ -238,14 +238,20 @@ def write_tables(runs, out):
 
 
 def formatted(table):
-    """Table of text: one decimal, ± standard deviation, signs on differences, dashes for what is missing."""
+    """Table of text: one decimal, ± standard deviation, signs on differences, dashes for what is missing.
+
+    A standard deviation is a column ``(metric, "std")`` or ``"<title>, std"``; it is joined to its mean.
+    """
     text = {}
     for column in table.columns:
-        sign = "+" if "difference" in column else ""
-        text[column] = [_text(value, sign) for value in table[column]]
-        if "std" in column:
-            pairs = zip(text[column[0], "this run"], text.pop(column), strict=True)
-            text[column[0], "this run"] = [mean if std == DASH else f"{mean} ± {std}" for mean, std in pairs]
+        title, what = column if isinstance(column, tuple) else (column, "")
+        sign = "+" if what == "difference" else ""
+        values = [_text(value, sign) for value in table[column]]
+        mean = (title, "this run") if what == "std" else title.removesuffix(", std")
+        if what == "std" or mean != title:
+            text[mean] = [m if std == DASH else f"{m} ± {std}" for m, std in zip(text[mean], values, strict=True)]
+        else:
+            text[column] = values
     text = pd.DataFrame(text, index=table.index)
     if isinstance(table.columns, pd.MultiIndex):
         only = "paper" not in table.columns.get_level_values(1)
