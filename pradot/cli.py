@@ -78,7 +78,7 @@ def _parser():
         parser_of.set_defaults(command=command)
 
     bench = commands.add_parser("bench", parents=[common], help="many runs, on one machine or many; finished ones are kept")
-    bench.add_argument("--dataset", default="drawn", help="mvtec_ad, mvtec_loco, visa, drawn (default) or folder")
+    bench.add_argument("--dataset", help="mvtec_ad, mvtec_loco, visa, drawn (default) or folder")
     bench.add_argument("--root", help="folder of the data set (default: looked for where PRADOT_DATA says, else in data)")
     bench.add_argument("--category", nargs="+", dest="categories", metavar="NAME", help="which ones (default: all)")
     bench.add_argument("--preset", nargs="+", default=["paper"], metavar="NAME", help="presets (default: paper)")
@@ -91,6 +91,9 @@ def _parser():
     where = bench.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=_whole(1), default=1, metavar="N", help="processes at once on this machine (default: 1)")
     where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://10.0.0.1:8786")
+    bench.add_argument(
+        "--verify", action="store_true", help="run nothing: compare the records in --out with the paper's numbers"
+    )
     bench.set_defaults(command=_bench)
 
     tables = commands.add_parser("tables", parents=[common], help="tables from run records, beside the paper's numbers")
@@ -243,6 +246,9 @@ def _bench(options):
     from pradot.paper.presets import get_preset
     from pradot.paper.tables import formatted
 
+    if options.verify:
+        return _verify(options)
+    options.dataset = options.dataset or "drawn"
     root = find_root(options.dataset, options.root)
     names = ("categories", "n_seeds", "encoder", "weights", "device")
     settings = {name: getattr(options, name) for name in names}
@@ -270,6 +276,25 @@ def _bench(options):
     if failed:
         print("The same command tries these again and keeps the others.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _verify(options):
+    from pradot.paper.verify import verify
+
+    table, others = verify(options.out, [options.dataset] if options.dataset else None, options.categories)
+    print(table.drop(columns="why").to_markdown(index=False, floatfmt=("", "", "", ".1f", ".1f", "+.1f", ".1f", "")))
+    for what, verdict in (("off", "OFF"), ("not comparable", "not comparable")):
+        for _, line in table[table["verdict"] == verdict].iterrows():
+            reason = line["why"] if what != "off" else f"tolerance {line['tolerance']:g}"
+            print(
+                f"{what}: {line['dataset']} {line['category']}, {line['metric']}: this run {line['this run']:.1f}, "
+                f"paper {line['paper']:.1f} ({reason})"
+            )
+    for other in others:
+        print(f"not comparable: {other}")
+    counts = table["verdict"].value_counts()
+    print(f"{counts.get('within', 0)} numbers within their tolerance, {counts.get('OFF', 0)} off")
+    return 1 if counts.get("OFF", 0) else 0
 
 
 def _tables(options):
