@@ -19,7 +19,7 @@ from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, has_
 from pradot.transport import SOLVERS, sinkhorn
 
 POSITIONS = ("fixed", "learned")
-STARTS = ("uniform", "images", "kmeans", "kmeans_global")
+STARTS = ("uniform", "images", "spread", "kmeans", "kmeans_global")
 
 
 class Nearest(NamedTuple):
@@ -85,11 +85,13 @@ class PrototypeLearner(BaseEstimator):
         instructions for ``"reduced"`` it is full, which `notes_` says.
     keep_gb : float
         Memory for a whole feature cost in ``"streamed"``, in GB (1e9 bytes); a larger one is made anew in every pass.
-    start : {"uniform", "images", "kmeans", "kmeans_global"}
+    start : {"uniform", "images", "spread", "kmeans", "kmeans_global"}
         Features of the prototypes before the first step. ``"uniform"``: random numbers in [0, 1), as in the paper.
-        ``"images"``: those of randomly chosen training images at each prototype's place. ``"kmeans"``: means of the clusters
-        that k-means finds among all training images' unit features at each place. ``"kmeans_global"``: the same of all patches
-        wherever they lie; such a prototype starts at the mean position of its cluster, not on the grid.
+        ``"images"``: those of randomly chosen training images at each prototype's place. ``"spread"``: at each place those of
+        the most typical image there (nearest to the mean direction), then again and again of the image farthest from all that
+        are chosen (farthest-point sampling; Gonzalez, Theoretical Computer Science 38, 1985). ``"kmeans"``: means of the
+        clusters that k-means finds among all training images' unit features at each place. ``"kmeans_global"``: the same of all
+        patches wherever they lie; such a prototype starts at the mean position of its cluster, not on the grid.
     random_state : int
         Seed of the random start and of the order of the images.
     device : str
@@ -400,6 +402,10 @@ class PrototypeLearner(BaseEstimator):
         layers = features.flatten(1, 2)  # (n_images, height * width, channels)
         if self.start == "kmeans":
             return self._local_means(layers, generator)
+        if self.start == "spread":
+            cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0].unique()  # (n_places,)
+            chosen = _spread_out(layers, cells, max(1, int(self.n_prototypes)))  # (n, n_places)
+            return layers[chosen, cells].flatten(0, 1)  # (m, channels)
         if self.n_prototypes < 1:
             cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0]  # (m,)
             return layers[torch.randint(len(layers), (1,), generator=generator), cells].clone()
@@ -476,6 +482,27 @@ class PrototypeLearner(BaseEstimator):
             )
         if not torch.isfinite(features).all():
             raise PradotError("the features hold NaN or infinity: look at the images and at the encoder's weights")
+
+
+def _spread_out(layers, cells, n):
+    """Which images are farthest from each other at each place.
+
+    Of (n_images, height * width, channels) at `cells` (n_places,): indices of images, (n, n_places). The first is the nearest
+    to the mean direction, the next ones have the largest cosine distance to the nearest chosen one. Fewer images are repeated.
+    """
+    n_different, chosen = min(n, len(layers)), []
+    for part in cells.split(64):  # unit vectors of some places at a time
+        x = torch.nn.functional.normalize(layers[:, part], dim=2).transpose(0, 1)  # (places, n_images, channels)
+        places = torch.arange(len(part))
+        pick = [torch.bmm(x, x.mean(1, keepdim=True).mT)[:, :, 0].argmax(1)]  # n_different of (places,)
+        similar = x.new_full(x.shape[:2], -torch.inf)  # (places, n_images), to the nearest chosen one
+        for _ in range(1, n_different):
+            similar = torch.maximum(similar, torch.bmm(x, x[places, pick[-1], :, None])[:, :, 0])
+            # Rounding may leave a chosen one less similar to itself than its twins are.
+            similar[places, pick[-1]] = torch.inf
+            pick.append(similar.argmin(1))
+        chosen.append(torch.stack(pick))  # (n_different, places)
+    return torch.cat(chosen, 1)[torch.arange(n) % n_different]
 
 
 def _cluster_means(x, values, k, generator):

@@ -277,6 +277,33 @@ def test_the_start_is_uniform_between_0_and_1():
     np.testing.assert_allclose(np.quantile(values, [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.04)
 
 
+def test_spread_start_takes_one_image_of_each_kind():
+    """At every place one kind of image is common and two are rare: each is there, the common one first."""
+    kinds = torch.tensor([0, 0, 1, 0, 0, 2, 0, 0])
+    features = torch.eye(5)[kinds][:, None, None].repeat(1, 2, 3, 1) + 0.01 * feature_maps(8, 2, 3, 5)  # (8, 2, 3, channels)
+    features = features.roll(1, 3)  # all but the first of five channels are used
+    learner = quick(0.3, n_prototypes=3, start="spread", max_steps=0).fit(features, features)
+    found = learner.prototypes_.view(3, 6, 5).argmax(2) - 1  # which kind each prototype of each place is
+    assert (found[0] == 0).all() and (found.sort(0).values == torch.arange(3)[:, None]).all()
+    assert torch.equal(learner.positions_, grid_positions(2, 3).repeat(3, 1))
+
+
+def test_spread_start_goes_to_the_farthest():
+    """Unit vectors at 0, 10, 20, 60 and 90 degrees: the middle one, then the far end, then the near end."""
+    angles = torch.deg2rad(torch.tensor([0.0, 10.0, 20.0, 60.0, 90.0]))
+    features = torch.stack([angles.cos(), angles.sin()], 1)[:, None, None]  # (5, 1, 1, 2)
+    learner = quick(n_prototypes=7, start="spread", max_steps=0).fit(features, features)
+    found = torch.rad2deg(torch.atan2(learner.prototypes_[:, 1], learner.prototypes_[:, 0]))
+    torch.testing.assert_close(found, torch.tensor([20.0, 90.0, 60.0, 0.0, 10.0, 20.0, 90.0]))  # five images: then again
+
+
+def test_spread_start_on_a_coarser_grid_is_the_most_typical_image(features):
+    learner = quick(n_prototypes=1 / 4, start="spread", max_steps=0).fit(features, features)
+    unit = torch.nn.functional.normalize(features[:, ::2, ::2], dim=3).flatten(1, 2)  # (6, 4, channels)
+    typical = (unit * unit.mean(0)).sum(2).argmax(0)  # (4,)
+    assert torch.equal(learner.prototypes_, features[:, ::2, ::2].flatten(1, 2)[typical, torch.arange(4)])
+
+
 # k-means, and no transport at all
 
 
