@@ -21,8 +21,8 @@ def small(monkeypatch, tmp_path):
         monkeypatch.setitem(settings, "n_prototypes", 1)
         monkeypatch.setitem(settings, "batch_size", 8)
     monkeypatch.setitem(speed.FAST, "tol", 0.3)
-    preset = replace(get_preset("fast"), n_prototypes=1, max_steps=1, tol=1.0)
-    monkeypatch.setattr(speed, "get_preset", lambda name: preset)
+    small_preset = lambda name: replace(get_preset(name), n_prototypes=1, max_steps=1, tol=1.0)  # noqa: E731
+    monkeypatch.setattr(speed, "get_preset", small_preset)
     write_category(tmp_path / "data", "bottle", n_train=16)
     return ["speed", "--root", str(tmp_path / "data"), "--encoder", write_encoder(tmp_path), "--device", "cpu", "--quick"]
 
@@ -44,6 +44,12 @@ def test_one_run_writes_every_figure(small, tmp_path, capsys):
     assert found["fit"]["category"] == "bottle" and found["fit"]["n_images"] == 16 and found["fit"]["seconds"] > 0
     assert found["conditions"]["quick"] and found["conditions"]["features"] == "mvtec_ad bottle"
     assert {name: len(curve) for name, curve in found["growth"].items()} == {"batch_size": 4, "n_prototypes": 3, "side": 3}
+    steps = found["steps"]
+    assert {name: list(steps[name]) for name in ("paper", "fast")} == {"paper": ["1", "10", "50"], "fast": list("01246")}
+    assert all(0 < loss < 1 for name in ("paper", "fast") for loss in steps[name].values())
+    assert steps["paper"]["50"] < steps["paper"]["1"]
+    reached = [int(n) for n, loss in steps["fast"].items() if loss <= steps["paper"]["50"]]
+    assert steps["fast_steps_to_paper"] == (reached[0] if reached else None)
     assert 0.5 < sum(found["profile"].values()) <= 1
     printed = capsys.readouterr().out
     assert "extrapolated from 4" in printed and "<= 1.3" in printed and "speed.json" in printed

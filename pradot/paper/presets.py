@@ -104,8 +104,8 @@ PRESETS = {
         ),
         Preset(
             "fast",
-            "few steps from a good start: prototypes begin as patches of training images, transport is warm-started and stops "
-            "at a tolerance; a fixed scale of the costs, evaluated at the images' own size",
+            "few steps from a good start: prototypes begin as patches of training images, spread out at each place; transport "
+            "is warm-started and stops at a tolerance; a fixed scale of the costs, evaluated at the images' own size",
             branches=PAPER_BRANCHES,
             scoring="training",
             evaluation_size=None,
@@ -115,7 +115,7 @@ PRESETS = {
             solver="streamed",
             tol=0.05,
             precision="reduced",
-            start="images",
+            start="spread",
         ),
     )
 }
