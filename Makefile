@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .SILENT:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help env same-python check-settings tables test lint format lab pins clean
+.PHONY: help env same-python check-settings tables test lint format lab book pins clean
 
 # What can be set on the command line: make tables DATA="/my data" PRESET=fast
 PYTHON ?= python3
@@ -29,6 +29,7 @@ export OMP_WAIT_POLICY
 
 # Written last, so that half an environment is never taken for a whole one.
 STAMP := .venv/complete
+BOOK_STAMP := .venv/book
 PY := .venv/bin/python
 
 help: ## this list
@@ -174,6 +175,18 @@ lab: env ## JupyterLab in notebooks/
 	cd notebooks
 	exec ../$(PY) -m jupyterlab $(ARGS)
 
+$(BOOK_STAMP): $(STAMP)
+	echo "Installing what the book is built with: 20 MB of downloads ..."
+	$(PY) -m pip install -q -c constraints.txt -e '.[book]' >build/pip.log 2>&1 || {
+	    grep -v 'WARNING: Location' build/pip.log | tail -n 20 >&2
+	    echo "error: pip failed; above are its last lines, all of them are in build/pip.log." >&2
+	    exit 1
+	}
+	touch $(BOOK_STAMP)
+
+book: env $(BOOK_STAMP) ## HTML book in build/book: the notebooks as `make tables` left them, and the API (2 minutes)
+	$(PY) notebooks/book/build.py
+
 # aiohttp (papermill) and setuptools (torch) are asked for on Python 3.12 and later only, so they are named here.
 pins: env ## choose the newest versions that pyproject.toml allows and write constraints.txt (on Python 3.11)
 	$(PY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
@@ -185,7 +198,7 @@ pins: env ## choose the newest versions that pyproject.toml allows and write con
 	$(PY) -m venv --clear build/pins
 	pins() { build/pins/bin/python -m pip install -q "$$@" >build/pip.log 2>&1 || { tail -n 20 build/pip.log >&2; exit 1; }; }
 	pins --upgrade pip
-	pins --dry-run --ignore-installed --only-binary :all: --report build/pins.json -e '.[dev]' aiohttp setuptools
+	pins --dry-run --ignore-installed --only-binary :all: --report build/pins.json -e '.[dev,book]' aiohttp setuptools
 	$(PY) .ci/pins.py build/pins.json constraints.txt
 	rm -rf build/pins
 	echo "Now: make test tables, then commit constraints.txt."

@@ -299,12 +299,12 @@ def _count_samples(labels: np.ndarray, scores: np.ndarray, metric: str) -> count
     return counts.count([scores[~labels]], len(labels) - n_anomalous, np.sort(scores[labels]))
 
 
-Image = tuple[np.ndarray, np.ndarray | None, list[tuple[np.ndarray, float | None]]]
+_Image = tuple[np.ndarray, np.ndarray | None, list[tuple[np.ndarray, float | None]]]
 """A floating-point map, where any defect is (None if nowhere), and masks with their saturation areas (None: see `_overlap`)."""
 
 
 def _area_under_overlap(
-    read: Callable[[], Iterator[Image]], max_fpr: float | Sequence[float], metric: str
+    read: Callable[[], Iterator[_Image]], max_fpr: float | Sequence[float], metric: str
 ) -> float | list[float]:
     limits = list(max_fpr) if np.ndim(max_fpr) else [max_fpr]
     if not limits or not all(isinstance(limit, Real) and 0 < limit <= 1 for limit in limits):
@@ -316,7 +316,7 @@ def _area_under_overlap(
     return areas if np.ndim(max_fpr) else areas[0]
 
 
-def _count_pixels(read: Callable[[], Iterator[Image]], metric: str) -> tuple[counts.Counts, np.ndarray]:
+def _count_pixels(read: Callable[[], Iterator[_Image]], metric: str) -> tuple[counts.Counts, np.ndarray]:
     """Count the normal scores above each score of a defect pixel that still adds to an overlap.
 
     Also gives how much the mean overlap grows at each distinct one, of shape (n_distinct,).
@@ -378,7 +378,7 @@ def _overlap(
     return scores, groups, [1 / saturation, 1 - (n_best - 1) / saturation], 1
 
 
-def _read_masks(maps: Maps, masks: Maps) -> Iterator[Image]:
+def _read_masks(maps: Maps, masks: Maps) -> Iterator[_Image]:
     """Check the input image by image."""
     if len(maps) != len(masks):
         raise PradotError(f"masks: expected one for each of the {len(maps)} maps, found {len(masks)}")
@@ -388,7 +388,7 @@ def _read_masks(maps: Maps, masks: Maps) -> Iterator[Image]:
         yield (one, mask, [(mask, None)]) if mask.any() else (one, None, [])
 
 
-def _read_defects(maps: Maps, defects: Defects) -> Iterator[Image]:
+def _read_defects(maps: Maps, defects: Defects) -> Iterator[_Image]:
     """Check the input image by image."""
     if len(maps) != len(defects):
         raise PradotError(f"defects: expected a list for each of the {len(maps)} maps, found {len(defects)}")

@@ -34,7 +34,8 @@ def required(python):
     environment = default_environment() | {"python_version": python, "python_full_version": f"{python}.9"}
     environment |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
     found, seen = [], set()
-    waiting = [("pradot", "", line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+    extras = PROJECT["optional-dependencies"]
+    waiting = [("pradot", "", line) for line in PROJECT["dependencies"] + extras["dev"] + extras["book"]]
     while waiting:
         parent, extra, line = waiting.pop()
         requirement = Requirement(line)
@@ -97,7 +98,12 @@ def test_citation_has_the_packages_version_and_licence():
     assert citation["version"] == pradot.__version__
     assert citation["license"] == PROJECT["license"] == "MIT"
     assert "MIT License" in (ROOT / "LICENSE").read_text()
-    assert "2508.12927" in citation["preferred-citation"]["url"]
+    paper = citation["preferred-citation"]
+    assert citation["cff-version"] == "1.2.0" and citation["message"] and citation["authors"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Trombetta", "Lartizien"]
+    assert paper["title"] in " ".join((ROOT / "README.md").read_text().split())
+    assert paper["year"] == 2025
+    assert paper["url"].endswith("/2508.12927") and paper["doi"] == "10.48550/arXiv.2508.12927"  # arXiv's rule for its DOIs
 
 
 def test_changelog_has_the_packages_version():
