@@ -23,6 +23,7 @@ NAMES = [
     "06_benchmark",
     "07_tables",
     "08_speed",
+    "09_ablations",
 ]
 
 

@@ -171,7 +171,8 @@ def write_ablation(result, out):
     result : Result
         Of at least one row with numbers.
     out : str or Path
-        Folder of tables; the file's name is ``<dataset>-ablation_<name>-<base>-<encoder>``.
+        Folder of tables; the file's name is ``<dataset>-ablation_<name>-<base>-<encoder>``. Seconds are not written: they would
+        differ each time.
 
     Returns
     -------
@@ -195,7 +196,7 @@ def write_ablation(result, out):
         + "".join(f" {label}: {reason}." for label, reason in result.reasons.items())
     )
     path = Path(out) / "-".join(name)
-    write_table(path, ablation_table(result), caption)
+    write_table(path, ablation_table(result).drop(columns="fit, s"), caption)
     return path
 
 
@@ -210,7 +211,10 @@ def missing_weights(row):
 def _row(label, base, change, *, value=None, encoder=None, **settings):
     """A row; where nothing differs from the base it is the base itself, whose record it shares."""
     preset = replace(base, **settings)
-    return Row(label, preset if preset == base else replace(preset, variant=change), encoder, value)
+    if preset != base:
+        of_base = "" if "n_prototypes" in settings else base.variant
+        preset = replace(preset, variant=", ".join(filter(None, [of_base, change])))
+    return Row(label, preset, encoder, value)
 
 
 def _branches(scales, alphas):
