@@ -25,7 +25,7 @@ from pradot.paper.ablations import (
 from pradot.paper.bench import list_ablation_jobs
 from pradot.paper.presets import PRESETS, get_preset
 from pradot.paper.runs import read_record
-from pradot.paper.tables import DASH, benchmarks
+from pradot.paper.tables import DASH, benchmarks, formatted
 
 # What may differ from the base, by ablation.
 CHANGED = {
@@ -148,19 +148,19 @@ def test_every_ablation_runs_and_gives_a_table_and_a_plot(name, data, base, sett
     table = ablation_table(result)
     assert result.reasons == {} and list(table.index) == [row.label for row in ablation.rows]
     assert table.index.name == ablation.changes
-    assert table[["image AUROC", "pixel AUROC"]].notna().all(axis=None)
+    assert table[[(title, "this run") for title in ("image AUROC", "pixel AUROC")]].notna().all(axis=None)
     for row in ablation.rows:
         record = read_record(result.outcomes[row.label][0].path)
-        assert table.loc[row.label, "pixel AUROC"] == pytest.approx(100 * record["metrics"]["pixel_auroc"])
+        assert table.loc[row.label, ("pixel AUROC", "this run")] == pytest.approx(100 * record["metrics"]["pixel_auroc"])
         assert record["label"] == row.preset.label
     fig = figures.ablation_plot(ablation, table)
     assert [ax.get_title() for ax in fig.axes] == ["image AUROC (%)", "pixel AUROC (%)", "AU-PRO 30 %", "AU-PRO 5 %"]
     drawn = {round(y, 3) for line in fig.axes[1].lines for y in line.get_ydata()}
     if any(row.value is not None for row in ablation.rows):
-        assert drawn == {round(value, 3) for value in table["pixel AUROC"]}
+        assert drawn == {round(value, 3) for value in table["pixel AUROC", "this run"]}
     else:
         offsets = fig.axes[1].collections[0].get_offsets()
-        np.testing.assert_allclose(offsets, list(zip(table["pixel AUROC"], range(len(table)), strict=True)))
+        np.testing.assert_allclose(offsets, list(zip(table["pixel AUROC", "this run"], range(len(table)), strict=True)))
     plt.close(fig)
 
 
@@ -171,7 +171,7 @@ def test_rows_of_other_scales_take_the_encoders_other_maps(data, base, settings)
     assert set(result.reasons) == missing  # the tiny encoder has no such map
     assert all("asked for [1]" in reason for reason in result.reasons.values())
     table = ablation_table(result)
-    assert set(table.index[table["image AUROC"].isna()]) == missing
+    assert set(table.index[table["image AUROC", "this run"].isna()]) == missing
 
 
 def test_several_seeds_and_categories_have_a_mean_and_a_spread(data, base, settings):
@@ -183,8 +183,9 @@ def test_several_seeds_and_categories_have_a_mean_and_a_spread(data, base, setti
         values.setdefault(outcome.job.seed, []).append(100 * read_record(outcome.path)["metrics"]["pixel_auroc"])
     means = [np.mean(of_seed) for of_seed in values.values()]
     assert [len(of_seed) for of_seed in values.values()] == [2, 2]
-    assert table.loc["learned", "pixel AUROC"] == pytest.approx(np.mean(means))
-    assert table.loc["learned", "pixel AUROC, std"] == pytest.approx(np.std(means, ddof=1))
+    assert table.loc["learned", ("pixel AUROC", "this run")] == pytest.approx(np.mean(means))
+    assert table.loc["learned", ("pixel AUROC", "std")] == pytest.approx(np.std(means, ddof=1))
+    assert " ± " in formatted(table).loc["learned", "pixel AUROC"]
     plt.close(figures.ablation_plot(ablation, table))
 
 
@@ -192,7 +193,7 @@ def test_a_row_without_weights_is_a_dash_with_its_reason(data, base, settings, t
     monkeypatch.setattr(ablations, "weights_available", lambda name: (name == OFFLINE_ENCODER, "no download: no network"))
     result = run_ablation(get_ablation("encoder", base), "mvtec_ad", data, **settings)
     table = ablation_table(result)
-    assert list(table.index[table["image AUROC"].notna()]) == list(result.outcomes) == [OFFLINE_ENCODER]
+    assert list(table.index[table["image AUROC", "this run"].notna()]) == list(result.outcomes) == [OFFLINE_ENCODER]
     path = write_ablation(result, tmp_path)
     text = path.with_name(path.name + ".md").read_text()
     assert path.name == f"mvtec_ad-ablation_encoder-fast_shortened-{OFFLINE_ENCODER}"

@@ -139,25 +139,26 @@ def ablation_table(result):
     Returns
     -------
     DataFrame
-        A line per row of the ablation. For each metric, in percent, the mean over the categories, averaged over the seeds, and
-        with several seeds its standard deviation (n - 1); ``marginal error, %``: the largest of any branch after its last step
-        of training; ``fit, s``: mean seconds of a fit. NaN where a number is missing.
+        A line per row of the ablation. Columns ``(metric, "this run")``: the mean over the categories, averaged over the seeds,
+        in percent; with several seeds ``(metric, "std")``, its standard deviation over them (with n - 1). Then
+        ``("marginal error, %", "this run")``, the largest of any branch after its last step of training, and
+        ``("fit, s", "this run")``, the mean seconds of a fit. NaN where a number is missing.
     """
     labels = [row.label for row in result.ablation.rows]
     rows = result.rows
     if rows.empty:
-        return pd.DataFrame(float("nan"), pd.Index(labels, name=result.ablation.changes), [*COLUMNS.values()])
-    several = rows["seed"].nunique() > 1
+        columns = pd.MultiIndex.from_product([COLUMNS.values(), ["this run"]])
+        return pd.DataFrame(float("nan"), pd.Index(labels, name=result.ablation.changes), columns)
     table = {}
     for metric, title in columns_of(rows["dataset"].iloc[0]).items():
         by_seed = 100 * rows[metric].astype(float).groupby([rows["row"], rows["seed"]]).mean()
-        table[title] = by_seed.groupby("row").mean()
-        if several:
-            table[f"{title}, std"] = by_seed.groupby("row").std()
+        table[title, "this run"] = by_seed.groupby("row").mean()
+        if rows["seed"].nunique() > 1:
+            table[title, "std"] = by_seed.groupby("row").std()
     errors = rows["record"].map(lambda record: [branch["marginal_error"] for branch in record["branches"]])
     largest = errors.map(lambda values: float("nan") if None in values else 100 * max(values))
-    table["marginal error, %"] = largest.groupby(rows["row"]).max()
-    table["fit, s"] = rows["record"].map(lambda record: record["seconds"]["fit"]).groupby(rows["row"]).mean()
+    table["marginal error, %", "this run"] = largest.groupby(rows["row"]).max()
+    table["fit, s", "this run"] = rows["record"].map(lambda record: record["seconds"]["fit"]).groupby(rows["row"]).mean()
     table = pd.DataFrame(table).reindex(labels)
     table.index.name = result.ablation.changes
     return table
@@ -196,7 +197,7 @@ def write_ablation(result, out):
         + "".join(f" {label}: {reason}." for label, reason in result.reasons.items())
     )
     path = Path(out) / "-".join(name)
-    write_table(path, ablation_table(result).drop(columns="fit, s"), caption)
+    write_table(path, ablation_table(result).drop(columns="fit, s", level=0), caption)
     return path
 
 

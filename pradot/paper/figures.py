@@ -569,14 +569,17 @@ def ablation_plot(ablation, table):
     matplotlib Figure
     """
     metrics = [*COLUMNS.values(), *LOCO_COLUMNS.values()]
-    titles = [title for title in table if title in metrics and table[title].notna().any()][:4]
+    titles = [title for title, what in table if title in metrics and what == "this run" and table[title, what].notna().any()][
+        :4
+    ]
     values = {row.label: row.value for row in ablation.rows if row.value is not None}
     height = 2.9 if values else 1.0 + 0.32 * len(table)
     fig, axes = plt.subplots(1, len(titles), figsize=(2.7 * len(titles) + 0.6, height), sharey=not values, squeeze=False)
     for number, (ax, title) in enumerate(zip(axes[0], titles, strict=True)):
-        shown = table[title].dropna()
+        means = table[title, "this run"]
+        shown = means.dropna()
         colour = sns.color_palette(PALETTE)[number]
-        spread = table[f"{title}, std"] if f"{title}, std" in table else None
+        spread = table.get((title, "std"))
         if values:
             on_axis = shown[[label for label in shown.index if label in values]]
             x = [values[label] for label in on_axis.index]
@@ -592,9 +595,9 @@ def ablation_plot(ablation, table):
                 ax.minorticks_off()
             ax.set(xlabel=ablation.changes)
         else:
-            sns.scatterplot(x=table[title].to_numpy(), y=range(len(table)), s=50, color=colour, ax=ax)
+            sns.scatterplot(x=means.to_numpy(), y=range(len(table)), s=50, color=colour, ax=ax)
             if spread is not None:
-                ax.errorbar(table[title], range(len(table)), xerr=spread, fmt="none", color=colour, capsize=3)
+                ax.errorbar(means, range(len(table)), xerr=spread, fmt="none", color=colour, capsize=3)
             ax.set_yticks(range(len(table)), table.index)
             ax.set_ylim(len(table) - 0.5, -0.5)
             ax.grid(axis="y", linewidth=0.5)
