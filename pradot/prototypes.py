@@ -282,8 +282,8 @@ class PrototypeLearner(BaseEstimator):
     def transported(self, features, scale=None):
         """What every patch pays when all patches of its image are transported to the prototypes.
 
-        ``sum_j T_ij M_ij / sum_j T_ij`` with T the plan of one image (uniform weights on both sides, `reg`, `n_iter`). Other
-        than in `nearest`, every prototype has to take its share of the image.
+        ``sum_j T_ij M_ij / sum_j T_ij`` with T the plan of one image (uniform weights on both sides, `reg`), found by `solver`
+        from nothing. Other than in `nearest`, every prototype has to take its share of the image.
 
         Parameters
         ----------
@@ -296,11 +296,17 @@ class PrototypeLearner(BaseEstimator):
         Tensor of shape (n_images, height, width)
             Higher for the more abnormal.
         """
-        solver = self.solver if self.solver in SOLVERS else "kernel"
         paid = []
-        for image in features.split(1):
-            M, _ = self.cost(image, scale)  # (height * width, m)
-            paid.append(len(M) * sinkhorn(M, self.reg, n_iter=self.n_iter, solver=solver).paid(M))  # (height * width,)
+        for image in features.to(self.device).split(1):
+            M, used = self.cost(image, scale)  # (height * width, m)
+            if self.solver == "streamed":
+                cost = BlockCost(self.prototypes_, self.positions_, self.grid_shape_, self.alpha, precision=self._precision())
+                cost.scale = used
+                sent = sinkhorn_streamed(cost, by_cell(image), None, self.reg, tol=self.tol, n_iter=self.n_iter)
+                paid.append((torch.softmax(sent.v - M / self.reg, 1) * M).sum(1))  # (height * width,)
+            else:
+                transport = sinkhorn(M, self.reg, n_iter=self.n_iter, solver=self.solver)
+                paid.append(len(M) * transport.paid(M))  # (height * width,)
         return torch.stack(paid).view(-1, *self.grid_shape_)
 
     def _better(self, best, step, validation, batch_size):

@@ -440,9 +440,10 @@ def test_nearest_is_the_row_minimum_of_the_cost(features):
 # Transport at scoring
 
 
-def test_transported_patches_must_take_every_prototype():
+@pytest.mark.parametrize("solver", ["kernel", "streamed"])
+def test_transported_patches_must_take_every_prototype(solver):
     """Two patches like the first of two prototypes: each sends half its mass to the other one, which is as far as can be."""
-    learner = PrototypeLearner(0.0)
+    learner = PrototypeLearner(0.0, solver=solver, tol=1e-5)
     learner.grid_shape_, learner.prototypes_, learner.positions_ = (1, 2), torch.eye(2), grid_positions(1, 2)
     same = torch.eye(2)[[0, 0]].view(1, 1, 2, 2)
     scale = CostScale(1.0, 1.0)
@@ -453,8 +454,9 @@ def test_transported_patches_must_take_every_prototype():
     torch.testing.assert_close(learner.transported(pairs, scale), torch.zeros(2, 1, 2), atol=1e-6, rtol=0)
 
 
-def test_transported_cost_is_that_of_the_plan(known):
-    known.reg, known.n_iter = 0.1, 500
+@pytest.mark.parametrize("solver", ["kernel", "streamed"])
+def test_transported_cost_is_that_of_the_plan(known, solver):
+    known.set_params(reg=0.1, n_iter=500, tol=1e-6, solver=solver)
     images = torch.rand(2, 2, 3, 6, generator=torch.Generator().manual_seed(0))
     M, _ = known.cost(images, known.scale_)
     plans = [numpy_plan(one.double().numpy(), 0.1, 500) for one in M.split(6)]

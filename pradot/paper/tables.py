@@ -238,18 +238,15 @@ def write_tables(runs, out):
 
 
 def formatted(table):
-    """Table of text: one decimal, ± standard deviation, signs on differences, dashes for what is missing.
-
-    A standard deviation is a column ``(metric, "std")`` or ``"<title>, std"``; it is joined to its mean.
-    """
+    """Table of text: one decimal, ± standard deviation, signs on differences, dashes for what is missing."""
     text = {}
     for column in table.columns:
         title, what = column if isinstance(column, tuple) else (column, "")
         sign = "+" if what == "difference" else ""
         values = [_text(value, sign) for value in table[column]]
-        mean = (title, "this run") if what == "std" else title.removesuffix(", std")
-        if what == "std" or mean != title:
-            text[mean] = [m if std == DASH else f"{m} ± {std}" for m, std in zip(text[mean], values, strict=True)]
+        if what == "std":
+            pairs = zip(text[title, "this run"], values, strict=True)
+            text[title, "this run"] = [mean if std == DASH else f"{mean} ± {std}" for mean, std in pairs]
         else:
             text[column] = values
     text = pd.DataFrame(text, index=table.index)
