@@ -1,8 +1,6 @@
-"""The alpha explorer without a browser: what its slider changes, and that its ends are the plain minima of each cost."""
+"""The explorers without a browser: their numbers are the learners' own, and a control changes what it says and nothing else."""
 
 import io
-import statistics
-import time
 
 import numpy as np
 import pytest
@@ -11,101 +9,124 @@ from PIL import Image
 
 from pradot.cost import feature_cost, grid_positions, spatial_cost
 from pradot.errors import PradotError
-from pradot.paper.widgets import AlphaMixer, alpha_explorer, alpha_strip
+from pradot.paper.widgets import AlphaExplorer, png
 from pradot.prototypes import PrototypeLearner
 
-HEIGHT, WIDTH, CHANNELS = 5, 4, 8
+SHAPES = {2: (6, 4, 8), 3: (3, 2, 10)}  # height, width, channels by scale
 
 
 @pytest.fixture(scope="module")
 def fitted():
     generator = torch.Generator().manual_seed(3)
-    features = torch.rand(6, HEIGHT, WIDTH, CHANNELS, generator=generator)
-    learner = PrototypeLearner(0.3, n_prototypes=2, max_steps=3, batch_size=4).fit(features[:4], features[4:])
-    return learner, features
+    features = {scale: torch.rand(6, *shape, generator=generator) for scale, shape in SHAPES.items()}
+    settings = dict(n_prototypes=2, max_steps=3, batch_size=4)
+    return {scale: PrototypeLearner(0.3, **settings).fit(x[:4], x[:2]) for scale, x in features.items()}, features
 
 
 @pytest.fixture(scope="module")
-def mixer(fitted):
-    learner, features = fitted
+def alpha_explorer(fitted):
+    learners, features = fitted
     images = np.random.default_rng(3).integers(0, 256, (2, 30, 40, 3), dtype=np.uint8)
-    return AlphaMixer(learner, features[4:], list(images), size=48)
+    return AlphaExplorer(learners, {scale: x[4:] for scale, x in features.items()}, list(images), ["one", "two"])
 
 
-def decoded(widget):
-    return np.asarray(Image.open(io.BytesIO(widget.value)))
+def decoded(image):
+    return np.asarray(Image.open(io.BytesIO(image.value)))
 
 
-def test_alpha_0_and_1_are_the_plain_minima_of_each_cost(fitted, mixer):
-    learner, features = fitted
-    by_feature = feature_cost(features[5].flatten(0, 1), learner.prototypes_).min(1).values / learner.scale_.feature
-    np.testing.assert_allclose(mixer.view(1, 0.0).cost.ravel(), by_feature, rtol=1e-5, atol=1e-7)
-    places = spatial_cost(grid_positions(HEIGHT, WIDTH), learner.positions_).min(1).values / learner.scale_.space
-    np.testing.assert_allclose(mixer.view(1, 1.0).cost.ravel(), places, atol=1e-7)
-    assert mixer.view(1, 1.0).shift == 0  # fixed positions: every place has prototypes of its own
+@pytest.mark.parametrize("scale", SHAPES)
+def test_alpha_0_and_1_are_the_plain_minima_of_each_cost(fitted, alpha_explorer, scale):
+    learner, x = fitted[0][scale], fitted[1][scale][5].flatten(0, 1)
+    by_feature = feature_cost(x, learner.prototypes_).min(1).values / learner.scale_.feature
+    view = alpha_explorer.view(1, 0.0, scale)
+    np.testing.assert_allclose(view.cost.ravel(), by_feature, rtol=1e-5, atol=1e-7)
+    assert (view.place == 0).all()
+    places = spatial_cost(grid_positions(*SHAPES[scale][:2]), learner.positions_).min(1).values / learner.scale_.space
+    view = alpha_explorer.view(1, 1.0, scale)
+    np.testing.assert_allclose(view.cost.ravel(), places, atol=1e-7)
+    assert view.shift == 0 and (view.look == 0).all()  # fixed positions: every place has prototypes of its own
 
 
-def test_between_the_ends_it_is_the_learners_own_score(fitted, mixer):
-    learner, features = fitted
-    nearest = learner.nearest(features[5:], learner.scale_)
-    view = mixer.view(1, learner.alpha)
+@pytest.mark.parametrize("scale", SHAPES)
+def test_between_the_ends_it_is_the_learners_own_score(fitted, alpha_explorer, scale):
+    learner = fitted[0][scale]
+    nearest = learner.nearest(fitted[1][scale][5:], learner.scale_)
+    view = alpha_explorer.view(1, learner.alpha, scale)
     np.testing.assert_allclose(view.cost, nearest.cost[0], rtol=1e-5)
-    np.testing.assert_array_equal(view.index, nearest.index[0])
+    np.testing.assert_array_equal(view.position, learner.positions_[nearest.index[0]])
+    np.testing.assert_allclose(view.look + view.place, view.cost)
     assert view.score == view.cost.max()
 
 
-def test_looking_changes_nothing(mixer):
-    before = mixer.view(0, 0.4)
-    mixer.view(0, 0.9)
-    np.testing.assert_array_equal(mixer.view(0, 0.4).cost, before.cost)
-
-
-def test_alpha_outside_its_range_is_refused(mixer):
+def test_alpha_outside_its_range_is_refused(alpha_explorer):
     with pytest.raises(PradotError, match="alpha"):
-        mixer.view(0, 1.5)
+        alpha_explorer.view(0, 1.5, 2)
 
 
-def test_brightness_grows_with_the_cost_and_one_range_serves_all(mixer):
-    view = mixer.view(0, 0.0)
-    picture = mixer.map_picture(view)
-    assert picture.shape == (48, 48, 3) and picture.dtype == np.uint8
-    # Aligned corners: the picture's corner pixels are the map's corner cells, looked up in the table.
-    levels = np.array([view.cost[0, 0], view.cost[-1, -1]]) / mixer.vmax * 255
-    np.testing.assert_array_equal(picture[[0, -1], [0, -1]], mixer.colours[levels.astype(int)])
-    assert all(mixer.view(i, alpha).score <= mixer.vmax for i in range(2) for alpha in (0.0, 0.5, 1.0))
+def test_one_colour_range_serves_all_maps_of_a_scale(alpha_explorer):
+    panels = alpha_explorer.panels(0, 0.05, 2)
+    view = alpha_explorer.view(0, 0.05, 2)
+    table = np.unique(np.concatenate([panels[name].reshape(-1, 3) for name in ("look", "place", "map")]), axis=0)
+    assert len(table) <= 256
+    # Brighter is costlier: the sum of an inferno colour's channels grows with the value.
+    brightness = panels["look"].astype(int).sum(2)
+    cells = view.look.argmax(), view.look.argmin()
+    rows, columns = np.unravel_index(cells, view.look.shape)
+    side = len(brightness)
+    dearest, cheapest = brightness[(2 * rows + 1) * side // 12, (2 * columns + 1) * side // 8]
+    assert dearest == brightness.max() > cheapest == brightness.min()
+    assert all(alpha_explorer.view(i, a, 2).score <= alpha_explorer.vmax[2] for i in range(2) for a in (0.0, 0.5, 1.0))
 
 
-def test_the_slider_changes_map_and_arrows_and_the_picker_the_image(mixer):
-    explorer = alpha_explorer(mixer, ["one", "two"], alpha=0.0)
-    image, anomaly_map, arrows, text = (w.value for w in (explorer.image, explorer.map, explorer.arrows, explorer.readout))
-    explorer.slider.value = 0.8
-    assert explorer.image.value == image
-    assert explorer.map.value != anomaly_map and explorer.arrows.value != arrows and explorer.readout.value != text
-    np.testing.assert_array_equal(decoded(explorer.map), mixer.map_picture(mixer.view(0, 0.8)))
-    explorer.slider.value = 0.0
-    assert explorer.map.value == anomaly_map  # the same alpha, the same bytes
-    explorer.picker.value = 1
-    np.testing.assert_array_equal(decoded(explorer.image), mixer.pictures[1])
-    assert explorer.map.value != anomaly_map
+def test_at_alpha_1_the_assignment_is_the_key_itself(alpha_explorer):
+    cells = alpha_explorer.panels(0, 1.0, 2)["assignment"]
+    corners = cells[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+    blue, orange, green, pink = corners
+    assert blue.argmax() == 2 and orange.argmin() == 2 and green.argmax() == 1 and pink.argmax() == 0
 
 
-def test_the_slider_answers_at_once():
-    # As in notebook 05: 14 x 14 patches, 16 prototypes per position.
-    generator = torch.Generator().manual_seed(0)
-    learner = PrototypeLearner(0.3, n_prototypes=16, max_steps=1, n_iter=1, batch_size=1)
-    features = torch.rand(2, 14, 14, 32, generator=generator)
-    explorer = alpha_explorer(AlphaMixer(learner.fit(features), features[:1], [np.zeros((64, 64, 3))]), ["one"])
-    seconds = []
-    for alpha in np.linspace(0.01, 0.99, 9):
-        start = time.perf_counter()
-        explorer.slider.value = alpha
-        seconds.append(time.perf_counter() - start)
-    assert statistics.median(seconds) < 0.5  # some 20 ms on a quiet machine
+def test_every_control_changes_the_picture_and_back_again(alpha_explorer):
+    widget = alpha_explorer.widget()
+    first, text = widget.image.value, widget.text.value
+    for name, value in {"alpha": 0.85, "image": 1, "scale": 3, "arrows": False}.items():
+        before = widget.controls[name].value
+        widget.controls[name].value = value
+        assert widget.image.value != first, name
+        if name == "arrows":
+            assert widget.text.value == text  # arrows are no number
+        np.testing.assert_array_equal(decoded(widget.image), alpha_explorer.picture(**{name: value}))
+        widget.controls[name].value = before
+        assert widget.image.value == first and widget.text.value == text, name
 
 
-def test_the_strip_shows_every_alpha(mixer):
-    fig = alpha_strip(mixer, 0, alphas=(0.0, 0.5))
-    titles = [ax.get_title() for ax in fig.axes]
-    assert sum(title.startswith("alpha") for title in titles) == 2
-    shown = next(ax for ax in fig.axes if ax.get_title().startswith("alpha 0.5")).images[0].get_array()
-    np.testing.assert_array_equal(shown, mixer.map_picture(mixer.view(0, 0.5)))
+def test_arrows_off_shows_the_image_as_it_is(alpha_explorer):
+    panels = alpha_explorer.panels(1, 0.2, 2, arrows=False)
+    np.testing.assert_array_equal(panels["image"], alpha_explorer.pictures[1])
+    assert (alpha_explorer.panels(1, 0.2, 2, arrows=True)["image"] != panels["image"]).any()
+
+
+def test_times_are_taken_of_real_moves(alpha_explorer):
+    widget, seen = alpha_explorer.widget(), []
+    widget.image.observe(lambda change: seen.append(change["new"]), names="value")
+    assert len(alpha_explorer.answer_times(widget)) == len(alpha_explorer.moves) <= len(seen)
+    assert seen[0] == png(alpha_explorer.picture(alpha=0.0))
+    assert widget.controls["alpha"].value == alpha_explorer.settings["alpha"]  # as it was
+
+
+@pytest.mark.parametrize("headless", [True, False])
+def test_without_a_reader_no_widget_is_shown(alpha_explorer, headless, monkeypatch, capsys):
+    monkeypatch.setattr("pradot.paper.widgets.is_headless", lambda: headless)
+    shown = []
+    monkeypatch.setattr("pradot.paper.widgets.display", shown.append)
+    alpha_explorer.show()
+    out = capsys.readouterr().out
+    assert len(shown) == (0 if headless else 1)
+    assert ("the strip above" in out) == headless and "median" in out
+
+
+def test_the_alpha_strip_shows_every_alpha(alpha_explorer):
+    fig = alpha_explorer.strip(0, alphas=(0.0, 0.5))
+    columns = {ax.get_title().split("\n")[0]: ax for ax in fig.axes if ax.get_title()}
+    assert list(columns) == ["alpha 0", "alpha 0.5"]
+    shown = [ax.images[0].get_array() for ax in fig.axes if ax.images]
+    assert any(np.array_equal(panel, alpha_explorer.panels(0, 0.5, 2)["map"]) for panel in shown)

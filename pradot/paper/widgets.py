@@ -1,10 +1,13 @@
-"""Widgets of the notebooks: what they compute, apart from how they are shown.
+"""Explorers of the notebooks: pictures that answer to a slider, and what stands for them where nobody can move one.
 
-`AlphaMixer` answers for any alpha at once: the costs of its images are computed when it is made, and a new alpha only mixes
-them and takes the minimum. `alpha_explorer` puts a slider before it, `alpha_strip` a fixed picture for runs without a reader.
+Everything that does not depend on the slider is made once: costs, plans, axes, labels, the arrows' ends. A move mixes, looks
+colours up in a table, pastes them between the labels and sends one PNG. Matplotlib draws when an explorer is made and never
+after. All colour maps are readable by the colour-blind, and each control works by keyboard (Tab, arrows, Page Up and Down).
 """
 
+import functools
 import io
+import time
 from typing import NamedTuple
 
 import ipywidgets
@@ -12,13 +15,319 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost
+from pradot.cost import check_alpha, feature_cost, grid_positions, spatial_cost
 from pradot.images import read_image, resize_image
 from pradot.paper.figures import HEAT, position_colours, to_pixels
+from pradot.paper.notebooks import is_headless
 
+LIMIT = 0.1
+"""From a move of a slider to the new picture, seconds: below it an answer feels immediate."""
+
+_SIDE = 252  # pixels of a map in an explorer: whole pixels for cells of 28 x 28, 14 x 14 and 7 x 7 maps
 _ANTIALIAS = 2  # arrows are drawn so many times larger and then reduced
+_MARK = (213, 94, 0)  # what moves: the palette's vermilion, which differs from its blue in brightness too
+
+
+class Explorer:
+    """Pictures that depend on a few settings, shown with a control for each.
+
+    A subclass says what the settings are (`controls`), draws the picture (`picture`) and says its numbers in words
+    (`readout`).
+
+    Attributes
+    ----------
+    settings : dict
+        The values to begin with, by name.
+    slider : str
+        The setting whose answer is measured.
+    moves : sequence
+        Values of it to measure with.
+    """
+
+    settings: dict
+    slider: str
+    moves: tuple
+
+    def controls(self):
+        """New widgets, a dict by setting; each with its label, unit and the value to begin with."""
+        raise NotImplementedError
+
+    def picture(self, **settings):
+        """The whole view at these settings (others as `settings` has them), ndarray (height, width, 3), uint8."""
+        raise NotImplementedError
+
+    def readout(self, **settings):
+        """The numbers of the view in one line of HTML."""
+        raise NotImplementedError
+
+    def widget(self):
+        """Controls over the picture, as an ``ipywidgets.VBox``; its attributes are ``controls``, ``image`` and ``text``."""
+        controls = self.controls()
+        image, text = ipywidgets.Image(format="png"), ipywidgets.HTML()
+        image.layout.max_width = "100%"
+        image.layout.object_fit = "contain"
+
+        def update(change=None):
+            settings = {name: control.value for name, control in controls.items()}
+            image.value, text.value = png(self.picture(**settings)), self.readout(**settings)
+
+        for control in controls.values():
+            control.observe(update, names="value")
+        update()
+        row = ipywidgets.HBox(list(controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
+        box = ipywidgets.VBox([row, text, image])
+        box.controls, box.image, box.text = controls, image, text
+        return box
+
+    def answer_times(self, widget=None):
+        """Seconds from a move of the slider to the new picture, for each of `moves`.
+
+        Parameters
+        ----------
+        widget : ipywidgets.VBox, optional
+            Of `widget`: its slider is moved, and the time includes handing the picture to the browser's connection. None:
+            the time to compute the picture and its PNG.
+
+        Returns
+        -------
+        ndarray of shape (n_moves,)
+        """
+        seconds = []
+        control = None if widget is None else widget.controls[self.slider]
+        start_value = self.settings[self.slider]
+        for value in self.moves:
+            start = time.perf_counter()
+            if control is None:
+                png(self.picture(**{self.slider: value})), self.readout(**{self.slider: value})
+            else:
+                control.value = value
+            seconds.append(time.perf_counter() - start)
+        if control is not None:
+            control.value = start_value
+        return np.array(seconds)
+
+    def show(self):
+        """Show the widget where somebody can move it, else say where it would be; print how long an answer takes."""
+        widget = None
+        if is_headless():
+            print("Opened in JupyterLab, this cell shows an explorer with a slider; the strip above shows its views.")
+        else:
+            widget = self.widget()
+            display(widget)
+        seconds = 1000 * self.answer_times(widget)
+        print(
+            f"from a move of the slider to the new picture: median {np.median(seconds):.0f} ms, slowest {seconds.max():.0f} ms "
+            f"of {len(seconds)} moves (at most {1000 * LIMIT:.0f} ms are wanted), {torch.get_num_threads()} threads"
+        )
+
+
+class AlphaExplorer(Explorer):
+    """What alpha does to one image: both shares of the cost, their sum, and the prototype that each patch chooses.
+
+    ``M(alpha) = (1 - alpha) C_feat / scale.feature + alpha C_space / scale.space``, the score of a patch is its minimum over
+    the prototypes. The scale is the learner's fixed one, so maps of different images and alphas compare.
+
+    Of the prototypes that share a position only the one of the smallest feature cost can win, whatever alpha is. So the
+    costs are reduced to one per position when the explorer is made, which changes no minimum.
+
+    Parameters
+    ----------
+    learners : dict of int to PrototypeLearner
+        Fitted, by scale; their own alpha takes no part in what is shown.
+    features : dict of int to Tensor of shape (n_images, height, width, channels)
+        Of the images to show, by scale.
+    images : sequence of path or array
+        As many.
+    names : sequence of str
+        As many, for the picker.
+    alpha : float
+        To begin with, in [0, 1].
+
+    Attributes
+    ----------
+    vmax : dict of int to float
+        Upper end of the one colour range of all maps of a scale (the lower end is 0): the largest cost at alpha 0, 0.05, ...,
+        1.
+    """
+
+    slider = "alpha"
+    moves = tuple(np.linspace(0, 1, 21).round(2))
+
+    def __init__(self, learners, features, images, names, *, alpha=0.3):
+        self.scales, self.names = list(learners), list(names)
+        self.settings = {"image": 0, "alpha": check_alpha(alpha), "scale": self.scales[0], "arrows": True}
+        pictures = [resize_image(read_image(image), _SIDE).permute(1, 2, 0).numpy() for image in images]
+        self.pictures = [np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8) for picture in pictures]
+        self._pale = [_pale(picture, _SIDE * _ANTIALIAS) for picture in self.pictures]
+        self._maps = {scale: _PlaceCosts(learners[scale], features[scale]) for scale in self.scales}
+        curves = {
+            scale: np.array([[maps.view(i, alpha).score for alpha in self.moves] for i in range(len(self.pictures))])
+            for scale, maps in self._maps.items()
+        }  # (n_images, n_moves) each
+        self.vmax = {scale: float(curve.max()) or 1.0 for scale, curve in curves.items()}
+        self._backgrounds = {
+            (scale, image): background
+            for scale, curve in curves.items()
+            for image, background in enumerate(self._make_backgrounds(curve, scale))
+        }
+
+    @functools.lru_cache(maxsize=8)  # the picture and the numbers under it ask for the same  # noqa: B019
+    def view(self, image, alpha, scale):
+        """Costs and assignment of image number `image` at `alpha` in [0, 1], as a `View`."""
+        return self._maps[scale].view(image, check_alpha(alpha))
+
+    def controls(self):
+        """See `Explorer.controls`: image, alpha, scale, arrows."""
+        return {
+            "image": ipywidgets.Dropdown(
+                options=[(name, i) for i, name in enumerate(self.names)],
+                value=self.settings["image"],
+                description="image",
+                layout=ipywidgets.Layout(width="260px"),
+            ),
+            "alpha": ipywidgets.FloatSlider(
+                value=self.settings["alpha"],
+                min=0,
+                max=1,
+                step=0.01,
+                description="alpha (0: look alone, 1: place alone)",
+                readout_format=".2f",
+                style={"description_width": "initial"},
+                layout=ipywidgets.Layout(width="480px"),
+            ),
+            "scale": ipywidgets.Dropdown(
+                options=[("scale {}: {} x {} patches".format(s, *self._maps[s].shape), s) for s in self.scales],
+                value=self.settings["scale"],
+                description="features",
+                layout=ipywidgets.Layout(width="260px"),
+            ),
+            "arrows": ipywidgets.Checkbox(value=self.settings["arrows"], description="arrows", indent=False),
+        }
+
+    def panels(self, image, alpha, scale, arrows=True):
+        """The five pictures of the view, each (side, side, 3), uint8, by name."""
+        view = self.view(image, alpha, scale)
+        shares = {name: _enlarged(self._heat(share, scale)) for name, share in (("look", view.look), ("place", view.place))}
+        cost = torch.from_numpy(view.cost)[None, None]
+        size = (_SIDE, _SIDE)
+        cost = torch.nn.functional.interpolate(cost, size=size, mode="bilinear", align_corners=True)[0, 0]  # as the detector
+        colours = np.rint(255 * position_colours(view.position.reshape(-1, 2))).astype(np.uint8)
+        return {
+            "image": self._with_arrows(image, view, scale) if arrows else self.pictures[image],
+            "assignment": _enlarged(colours.reshape(*view.cost.shape, 3)),
+            **shares,
+            "map": self._heat(cost.numpy(), scale),
+        }
+
+    def picture(self, **settings):
+        """See `Explorer.picture`."""
+        image, alpha, scale, arrows = (self.settings | settings).values()
+        background, ax = self._backgrounds[scale, image]
+        canvas = background.copy()
+        for name, panel in self.panels(image, alpha, scale, arrows).items():
+            left, top = self._CORNERS[name]
+            canvas[top : top + _SIDE, left : left + _SIDE] = panel
+        canvas = Image.fromarray(canvas)
+        (x, bottom), (_, y) = _pixels(ax, [alpha, alpha], [0, self.view(image, alpha, scale).score])
+        draw = ImageDraw.Draw(canvas)
+        draw.line((x, bottom, x, y), fill=_MARK, width=2)
+        draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=_MARK)
+        return np.asarray(canvas)
+
+    def readout(self, **settings):
+        """See `Explorer.readout`."""
+        image, alpha, scale, _ = (self.settings | settings).values()
+        view = self.view(image, alpha, scale)
+        top = np.unravel_index(view.cost.argmax(), view.cost.shape)
+        return (
+            f"image score (largest cost, no unit): <b>{view.score:.3f}</b>, of it by look {view.look[top]:.3f} and by place "
+            f"{view.place[top]:.3f} &nbsp; mean distance to the prototype's place: <b>{view.shift:.3f}</b> sides of the image"
+        )
+
+    def strip(self, image=0, alphas=(0.0, 0.05, 0.1, 0.3, 0.6, 1.0), scale=None):
+        """The explorer's views of one image at some alphas, as a matplotlib Figure: a column for each."""
+        scale = self.scales[0] if scale is None else scale
+        names = ("look", "place", "map", "assignment", "image")
+        fig, axes = plt.subplots(
+            len(names), len(alphas), figsize=(1.75 * len(alphas) + 1.6, 1.72 * len(names) + 0.5), squeeze=False
+        )
+        for column, alpha in zip(axes.T, alphas, strict=True):
+            panels = self.panels(image, alpha, scale)
+            for ax, name in zip(column, names, strict=True):
+                ax.imshow(panels[name])
+                ax.set(xticks=[], yticks=[])
+            column[0].set_title(f"alpha {alpha:g}\nscore {self.view(image, alpha, scale).score:.2f}")
+        labels = (
+            "(1 − alpha) ×\nfeature cost",
+            "+ alpha ×\nspatial cost",
+            "= anomaly map",
+            "place of the\nprototype",
+            "arrows to\nthat place",
+        )
+        for ax, label in zip(axes[:, 0], labels, strict=True):
+            ax.set_ylabel(label)
+        colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, self.vmax[scale]), HEAT)
+        fig.colorbar(colours, ax=axes[:3], label="cost (no unit)", shrink=0.6, pad=0.01)
+        key = fig.colorbar(colours, ax=axes[3:], shrink=0.6, pad=0.01)  # its place holds the key to the colours of places
+        key.ax.clear()
+        key.ax.set_axis_off()
+        inset = key.ax.inset_axes((0, 0.35, 3.2, 0.3))
+        _position_key(inset)
+        return fig
+
+    _CORNERS = {
+        "image": (8, 26),
+        "assignment": (284, 26),
+        "look": (8, 314),
+        "place": (284, 314),
+        "map": (560, 314),
+    }  # left, top
+
+    def _make_backgrounds(self, curves, scale):
+        """What a move leaves as it is, titles, colour bar, key, scores over alpha: an array per image; the curves' axes."""
+        titles = {
+            "image": "image, arrows to the prototypes",
+            "assignment": "places of the cheapest prototypes",
+            "look": "(1 − alpha) × feature cost",
+            "place": "+ alpha × spatial cost",
+            "map": "= anomaly map (smoothed)",
+        }
+        fig, place = _canvas(924, 574)
+        for name, (left, top) in self._CORNERS.items():
+            place(left, top, _SIDE, _SIDE, titles[name]).set_axis_off()
+        ax = place(618, 26, 194, 206, "score (grey: the other images)")
+        ax.plot(self.moves, curves.T, color="0.8", lw=1)
+        ax.set(xlabel="alpha", ylabel="image score (no unit)", xlim=(0, 1), ylim=(0, 1.04 * self.vmax[scale]))
+        _position_key(place(840, 26, 60, 60))
+        colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, self.vmax[scale]), HEAT)
+        bar = fig.colorbar(colours, cax=place(822, 314, 14, _SIDE))
+        bar.set_label("cost (no unit)", fontsize=9)
+        base = _raster(fig)
+        return [(_with_curve(base, _pixels(ax, self.moves, curve)), ax) for curve in curves]
+
+    def _heat(self, values, scale):
+        return _TABLE[np.clip(values * (255 / self.vmax[scale]), 0, 255).astype(np.uint8)]  # (side, side, 3)
+
+    def _with_arrows(self, image, view, scale):
+        """Arrows from every patch to the position of its prototype over the pale image; a dot is their end."""
+        picture = self._pale[image].copy()
+        draw = ImageDraw.Draw(picture)
+        side = (_SIDE * _ANTIALIAS,) * 2
+        shape, grid = view.cost.shape, self._maps[scale].grid.numpy()
+        starts, ends = to_pixels(grid, shape, side), to_pixels(view.position.reshape(-1, 2), shape, side)
+        colours = (position_colours(grid) * 0.85 * 255).astype(np.uint8)  # (height * width, 3)
+        moved = (starts != ends).any(1)
+        for (y, x), (to_y, to_x), colour in zip(*(a[moved].tolist() for a in (starts, ends, colours)), strict=True):
+            draw.line((x, y, to_x, to_y), fill=tuple(colour), width=3 * _ANTIALIAS // 2)
+        dots = np.array(picture)
+        rows, columns = (ends[:, None] + _DISC).clip(0, side[0] - 1).astype(int).transpose(2, 0, 1)  # (height * width, n) each
+        dots[rows, columns] = colours[:, None]
+        return np.asarray(Image.fromarray(dots).reduce(_ANTIALIAS))
 
 
 class View(NamedTuple):
@@ -26,102 +335,53 @@ class View(NamedTuple):
 
     Attributes
     ----------
+    look, place : ndarray of shape (height, width)
+        Share of the feature cost and of the spatial cost in that of every patch's cheapest prototype, no unit.
     cost : ndarray of shape (height, width)
-        Mixed cost of every patch's cheapest prototype, no unit.
-    index : ndarray of shape (height, width), int
-        Which prototype that is.
+        Their sum, the anomaly map.
+    position : ndarray of shape (height, width, 2)
+        (row, column) of that prototype on the unit square.
     score : float
         Image score: the largest cost.
     shift : float
         Mean distance from a patch to the position of its prototype, in sides of the image.
     """
 
+    look: np.ndarray
+    place: np.ndarray
     cost: np.ndarray
-    index: np.ndarray
+    position: np.ndarray
     score: float
     shift: float
 
 
-class AlphaMixer:
-    """Maps and assignments of some images for any alpha, with one fitted set of prototypes.
+class _PlaceCosts:
+    """Both costs of all patches of some images for every position that has a prototype, at one scale."""
 
-    ``M(alpha) = (1 - alpha) C_feat / scale.feature + alpha C_space / scale.space``, the score of a patch is its minimum over
-    the prototypes. The scale is the learner's fixed one, so maps of different images and alphas compare.
-
-    Parameters
-    ----------
-    learner : PrototypeLearner
-        Fitted; its own alpha takes no part in what is shown.
-    features : Tensor of shape (n_images, height, width, channels)
-        Of the images to show.
-    images : sequence of path or array
-        As many.
-    size : int
-        Side of the pictures, pixels.
-
-    Attributes
-    ----------
-    c_feat : Tensor of shape (n_images, height * width, m)
-        C_feat divided by its scale.
-    c_space : Tensor of shape (height * width, m)
-        C_space divided by its scale.
-    vmax : float
-        Upper end of the one colour range of all maps (the lower end is 0): the largest cost at alpha 0, 0.1, ..., 1.
-    """
-
-    def __init__(self, learner, features, images, *, size=336):
-        scale = learner.scale_
-        z, self.grid_shape = learner.prototypes_.cpu(), learner.grid_shape_
-        self.c_feat = torch.stack([feature_cost(x.flatten(0, 1), z) for x in features.cpu()]) / (scale.feature or 1)
-        self.grid = grid_positions(*self.grid_shape)  # (height * width, 2)
-        self.positions = learner.positions_.cpu()
-        self.c_space = spatial_cost(self.grid, self.positions) / (scale.space or 1)  # (height * width, m)
-        self.size = size
-        pictures = [resize_image(read_image(image), size).permute(1, 2, 0).numpy() for image in images]
-        self.pictures = [np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8) for picture in pictures]
-        self.colours = (matplotlib.colormaps[HEAT](np.arange(256))[:, :3] * 255).round().astype(np.uint8)  # (256, 3)
-        steps = np.linspace(0, 1, 11)
-        self.vmax = max(self.view(i, alpha).score for i in range(len(self.pictures)) for alpha in steps) or 1.0
-        self._pale = [self._enlarge_pale(picture) for picture in self.pictures]
-        self._starts = to_pixels(self.grid, self.grid_shape, (size * _ANTIALIAS,) * 2)
-        self._ends = to_pixels(self.positions, self.grid_shape, (size * _ANTIALIAS,) * 2)
-        self._line_colours = [tuple(c) for c in (position_colours(self.grid) * 0.85 * 255).astype(int).tolist()]
+    def __init__(self, learner, features):
+        scale, self.shape = learner.scale_, learner.grid_shape_
+        self.grid = grid_positions(*self.shape)  # (height * width, 2)
+        self.positions, of = learner.positions_.cpu().unique(dim=0, return_inverse=True)  # (n_positions, 2), (m,)
+        self.c_space = spatial_cost(self.grid, self.positions) / (scale.space or 1)  # (height * width, n_positions)
+        self.c_feat = []
+        for x in features:
+            cost = feature_cost(x.to(learner.prototypes_.device).flatten(0, 1), learner.prototypes_).cpu() / (
+                scale.feature or 1
+            )
+            least = cost.new_empty(len(cost), len(self.positions))
+            least.scatter_reduce_(1, of.expand(len(cost), -1), cost, "amin", include_self=False)
+            self.c_feat.append(least)  # (height * width, n_positions)
 
     def view(self, image, alpha):
-        """Costs, assignment and score of image number `image` at `alpha` in [0, 1], as a `View`."""
-        # The costs are scaled already, and mix_costs overwrites its first argument.
-        M, _ = mix_costs(self.c_feat[image].clone(), self.c_space, check_alpha(alpha), CostScale(1.0, 1.0))
-        cost, index = M.min(1)  # (height * width,)
-        shift = (self.grid - self.positions[index]).norm(dim=1).mean().item()
-        shape = self.grid_shape
-        return View(cost.view(shape).numpy(), index.view(shape).numpy(), cost.max().item(), shift)
-
-    def map_picture(self, view):
-        """The anomaly map as a picture (size, size, 3), uint8: upsampled as the detector does, through the colour table."""
-        cost = torch.from_numpy(view.cost)[None, None]
-        cost = torch.nn.functional.interpolate(cost, size=(self.size,) * 2, mode="bilinear", align_corners=True)[0, 0]
-        levels = (cost / self.vmax * 255).clamp_(0, 255).to(torch.uint8).numpy()
-        return self.colours[levels]  # (size, size, 3)
-
-    def arrow_picture(self, image, view):
-        """Arrows from every patch to the position of its prototype over the pale image, (size, size, 3), uint8."""
-        picture = self._pale[image].copy()
-        draw = ImageDraw.Draw(picture)
-        width, radius = 3 * _ANTIALIAS // 2, 1.6 * _ANTIALIAS
-        for start, end, colour in zip(self._starts, self._ends[view.index.ravel()], self._line_colours, strict=True):
-            (y, x), (to_y, to_x) = start, end
-            draw.line((x, y, to_x, to_y), fill=colour, width=width)
-            draw.ellipse((to_x - radius, to_y - radius, to_x + radius, to_y + radius), fill=colour)
-        return np.asarray(picture.reduce(_ANTIALIAS))
-
-    def pngs(self, image, alpha):
-        """What a new alpha asks for: the `View` and the PNG bytes of its map and of its arrows."""
-        view = self.view(image, alpha)
-        return view, png(self.map_picture(view)), png(self.arrow_picture(image, view))
-
-    def _enlarge_pale(self, picture):
-        grey = Image.fromarray(picture).convert("L").resize((self.size * _ANTIALIAS,) * 2, Image.Resampling.BILINEAR)
-        return grey.point(lambda level: 165 + 0.35 * level).convert("RGB")
+        """See `AlphaExplorer.view`."""
+        c_feat = self.c_feat[image]
+        index = ((1 - alpha) * c_feat).add_(self.c_space, alpha=alpha).argmin(1, keepdim=True)  # (height * width, 1)
+        look = (1 - alpha) * c_feat.gather(1, index).view(self.shape)
+        place = alpha * self.c_space.gather(1, index).view(self.shape)
+        position = self.positions[index[:, 0]]  # (height * width, 2)
+        cost, shift = look + place, (self.grid - position).norm(dim=1).mean().item()
+        position = position.view(*self.shape, 2).numpy()
+        return View(look.numpy(), place.numpy(), cost.numpy(), position, cost.max().item(), shift)
 
 
 def png(picture):
@@ -131,97 +391,63 @@ def png(picture):
     return buffer.getvalue()
 
 
-def alpha_explorer(mixer, names, *, image=0, alpha=0.3):
-    """A slider for alpha over an image, its anomaly map and its assignment arrows.
-
-    Parameters
-    ----------
-    mixer : AlphaMixer
-    names : sequence of str
-        Of the mixer's images, for the picker.
-    image : int
-        Number of the image to begin with.
-    alpha : float
-        Value to begin with, in [0, 1].
-
-    Returns
-    -------
-    ipywidgets.VBox
-        Its children are also attributes: ``picker``, ``slider``, ``image``, ``map``, ``arrows``, ``readout``.
-    """
-    picker = ipywidgets.Dropdown(options=[(name, i) for i, name in enumerate(names)], value=image, description="image")
-    slider = ipywidgets.FloatSlider(
-        value=alpha,
-        min=0,
-        max=1,
-        step=0.01,
-        description="alpha",
-        readout_format=".2f",
-        tooltip="weight of the spatial cost: 0 feature alone, 1 place alone",
-        layout=ipywidgets.Layout(width="420px"),
-    )
-    pictures = {name: ipywidgets.Image(format="png", width=300, height=300) for name in ("image", "map", "arrows")}
-    readout = ipywidgets.HTML()
-
-    def update(change=None):
-        view, anomaly_map, arrows = mixer.pngs(picker.value, slider.value)
-        if change is None or change["owner"] is picker:
-            pictures["image"].value = png(mixer.pictures[picker.value])
-        pictures["map"].value, pictures["arrows"].value = anomaly_map, arrows
-        readout.value = (
-            f"image score (largest cost, no unit): <b>{view.score:.3f}</b> &nbsp; "
-            f"mean distance to the prototype's place (sides of the image): <b>{view.shift:.3f}</b>"
-        )
-
-    picker.observe(update, names="value")
-    slider.observe(update, names="value")
-    update()
-    bar = ipywidgets.Image(value=png(np.repeat(mixer.colours[::-1, None], 16, axis=1)), format="png", width=16, height=270)
-    scale = ipywidgets.VBox([ipywidgets.HTML(f"{mixer.vmax:.2f}"), bar, ipywidgets.HTML("0")])
-    titles = {
-        "image": "image",
-        "map": "anomaly map (cost of the cheapest prototype, no unit)",
-        "arrows": "from every patch to its prototype's place",
-    }
-    panels = [
-        ipywidgets.VBox([ipywidgets.HTML(titles[name]), picture], layout=ipywidgets.Layout(margin="0 12px 0 0"))
-        for name, picture in pictures.items()
-    ]
-    explorer = ipywidgets.VBox([ipywidgets.HBox([picker, slider]), ipywidgets.HBox([*panels[:2], scale, panels[2]]), readout])
-    explorer.picker, explorer.slider, explorer.readout = picker, slider, readout
-    explorer.image, explorer.map, explorer.arrows = pictures.values()
-    return explorer
+_TABLE = (matplotlib.colormaps[HEAT](np.arange(256))[:, :3] * 255).round().astype(np.uint8)  # (256, 3)
 
 
-def alpha_strip(mixer, image, alphas=(0.0, 0.05, 0.1, 0.3, 0.6, 1.0)):
-    """The explorer's views at some alphas, as a figure: anomaly maps above, assignment arrows below.
+def _enlarged(cells):
+    """Every cell of (height, width, ...) as a block of a picture of side `_SIDE`."""
+    rows, columns = (np.arange(_SIDE) * n // _SIDE for n in cells.shape[:2])
+    return cells[rows[:, None], columns]  # (side, side, ...)
 
-    Parameters
-    ----------
-    mixer : AlphaMixer
-    image : int
-        Number of the image.
-    alphas : sequence of float
-        In [0, 1].
 
-    Returns
-    -------
-    matplotlib Figure
-    """
-    fig, axes = plt.subplots(2, 1 + len(alphas), figsize=(1.75 * (1 + len(alphas)) + 0.6, 3.9), squeeze=False)
-    for ax in axes.ravel():
-        ax.set_axis_off()
-    axes[0, 0].imshow(mixer.pictures[image])
-    axes[0, 0].set_title("image")
-    for column, alpha in enumerate(alphas, 1):
-        view = mixer.view(image, alpha)
-        axes[0, column].imshow(mixer.map_picture(view))
-        axes[0, column].set_title(f"alpha {alpha:g}\nscore {view.score:.2f}")
-        axes[1, column].imshow(mixer.arrow_picture(image, view))
-        axes[1, column].set_title(f"mean shift {view.shift:.2f}")
-    axes[1, 0].text(
-        0.5, 0.5, "arrows: from every\npatch to the place of\nits prototype", ha="center", transform=axes[1, 0].transAxes
-    )
-    colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, mixer.vmax), HEAT)
-    fig.colorbar(colours, ax=axes[0], label="cost (no unit)", shrink=0.9, pad=0.01)
-    return fig
+def _pale(picture, size):
+    grey = Image.fromarray(picture).convert("L").resize((size, size), Image.Resampling.BILINEAR)
+    return grey.point(lambda level: 165 + 0.35 * level).convert("RGB")
+
+
+def _position_key(ax):
+    """Which colour stands for which place of the image."""
+    ax.imshow(position_colours(grid_positions(24, 24)).reshape(24, 24, 3), interpolation="bilinear")
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel("colours\nof places", fontsize="small")
+
+
+_DISC = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 2), -1).reshape(-1, 2)  # a dot's pixels around its centre
+_DISC = _DISC[(_DISC**2).sum(1) <= 10]
+
+
+def _canvas(width, height):
+    """A figure of so many pixels, and a function (left, top, width, height, title) that makes axes at pixels of it."""
+    fig = Figure(figsize=(width / 100, height / 100), dpi=100, layout="none", facecolor="white")
+
+    def place(left, top, w, h, title=""):
+        ax = fig.add_axes((left / width, 1 - (top + h) / height, w / width, h / height))
+        ax.set_title(title, fontsize=9)
+        ax.xaxis.label.set_fontsize(9)
+        ax.yaxis.label.set_fontsize(9)
+        ax.tick_params(labelsize=8)
+        return ax
+
+    return fig, place
+
+
+def _raster(fig):
+    """The figure's pixels, ndarray (height, width, 3), uint8."""
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _pixels(ax, x, y):
+    """Where data of some axes lie in the figure's pixels: ndarray (n, 2) of (column, row)."""
+    columns, rows = ax.transData.transform(np.column_stack([x, y])).T
+    return np.column_stack([columns, ax.figure.bbox.height - rows])
+
+
+def _with_curve(base, points):
+    """A picture with a dark smooth line through some (column, row)."""
+    base = Image.fromarray(base)
+    mask = Image.new("L", (4 * base.width, 4 * base.height))
+    ImageDraw.Draw(mask).line([tuple(4 * point) for point in points], fill=255, width=8, joint="curve")
+    base.paste((26, 26, 26), mask=mask.reduce(4))
+    return np.asarray(base)
