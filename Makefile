@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .SILENT:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help env same-python check-settings tables test lint format lab book pins clean
+.PHONY: help env same-python check-settings tables test browser-test lint format lab book pins clean
 
 # What can be set on the command line: make tables DATA="/my data" PRESET=fast
 PYTHON ?= python3
@@ -34,7 +34,7 @@ PY := .venv/bin/python
 
 help: ## this list
 	echo "make TARGET [NAME=value ...], where TARGET is one of"
-	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	printf '%s\n' \
 	    'and NAME is one of' \
 	    '  PYTHON      the Python that .venv is made with: 3.11, 3.12 or 3.13 (default: python3)' \
@@ -161,6 +161,20 @@ tables: check-settings env ## every notebook in order: all tables and figures, o
 test: env ## the tests: under 5 minutes on 2 cores
 	$(PY) -m pytest $(ARGS)
 
+browser-test: env ## the notebooks' explorers in a real JupyterLab and Chromium: minutes; screenshots in build/browser/
+	found=
+	for name in chromium chromium-browser google-chrome chrome; do
+	    if [ -z "$$found" ]; then found=$$(command -v $$name || true); fi
+	done
+	if [ -z "$$found" ]; then
+	    echo "error: no Chromium on the PATH." >&2
+	    echo "       Debian: sudo apt install chromium   Ubuntu: sudo snap install chromium" >&2
+	    exit 1
+	fi
+	mkdir -p build
+	$(PY) -m pip install -q -c constraints.txt -e '.[browser]' >build/pip.log 2>&1 || { tail -n 20 build/pip.log >&2; exit 1; }
+	$(PY) -m pytest -m browser $(ARGS)
+
 lint: env ## style of code and notebooks (ruff), rules for committed notebooks
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -198,7 +212,7 @@ pins: env ## choose the newest versions that pyproject.toml allows and write con
 	$(PY) -m venv --clear build/pins
 	pins() { build/pins/bin/python -m pip install -q "$$@" >build/pip.log 2>&1 || { tail -n 20 build/pip.log >&2; exit 1; }; }
 	pins --upgrade pip
-	pins --dry-run --ignore-installed --only-binary :all: --report build/pins.json -e '.[dev,book]' aiohttp setuptools
+	pins --dry-run --ignore-installed --only-binary :all: --report build/pins.json -e '.[dev,book,browser]' aiohttp setuptools
 	$(PY) .ci/pins.py build/pins.json constraints.txt
 	rm -rf build/pins
 	echo "Now: make test tables, then commit constraints.txt."

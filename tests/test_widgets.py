@@ -1,6 +1,7 @@
 """The explorers without a browser: their numbers are the learners' own, and a control changes what it says and nothing else."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from PIL import Image
 
 from pradot.cost import feature_cost, grid_positions, spatial_cost
 from pradot.errors import PradotError
-from pradot.paper.widgets import AlphaExplorer, png
+from pradot.paper.notebooks import is_headless
+from pradot.paper.widgets import AlphaExplorer, RegExplorer, ThresholdExplorer, png
 from pradot.prototypes import PrototypeLearner
+from pradot.transport import sinkhorn
 
 SHAPES = {2: (6, 4, 8), 3: (3, 2, 10)}  # height, width, channels by scale
 
@@ -130,3 +133,102 @@ def test_the_alpha_strip_shows_every_alpha(alpha_explorer):
     assert list(columns) == ["alpha 0", "alpha 0.5"]
     shown = [ax.images[0].get_array() for ax in fig.axes if ax.images]
     assert any(np.array_equal(panel, alpha_explorer.panels(0, 0.5, 2)["map"]) for panel in shown)
+
+
+# ---------------------------------------------------------------------------------------------------------- reg
+
+
+@pytest.fixture(scope="module")
+def cost():
+    """Of two images of 3 x 2 patches to two layers of prototypes on the same grid."""
+    return torch.rand(12, 12, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module")
+def reg_explorer(cost):
+    return RegExplorer(cost, (3, 2), np.full((8, 8, 3), 128, dtype=np.uint8), (0.01, 0.1, 1.0))
+
+
+def test_a_row_of_the_plan_is_summed_by_place(cost, reg_explorer):
+    plan = sinkhorn(cost, 0.1, n_iter=100).plan
+    row = (plan[2 * 1 + 1] * 12).numpy()  # patch (1, 1) of the first image
+    np.testing.assert_allclose(reg_explorer.mass(0.1, 1, 1), (row[:6] + row[6:]).reshape(3, 2), rtol=1e-5)
+    assert reg_explorer.mass(0.01, 2, 0).sum() == pytest.approx(1)
+
+
+def test_much_entropy_shares_everything_out(cost, reg_explorer):
+    assert (np.diff(reg_explorer.spread) > 0).all() and (np.diff(reg_explorer.cost) > 0).all()
+    blurred = RegExplorer(cost, (3, 2), np.zeros((8, 8, 3), dtype=np.uint8), (1000.0,))
+    assert blurred.spread[0] == pytest.approx(12, rel=1e-3)
+    np.testing.assert_allclose(blurred.mass(1000.0, 0, 0), 1 / 6, rtol=1e-2)
+
+
+def test_the_patch_is_framed_and_only_the_mass_depends_on_reg(reg_explorer):
+    image, mass = reg_explorer.panels(0.01, 0, 1)
+    other_image, other_mass = reg_explorer.panels(1.0, 0, 1)
+    np.testing.assert_array_equal(image, other_image)
+    assert (mass != other_mass).any()
+    changed = np.argwhere((image != 128).any(2)).mean(0) / len(image)
+    np.testing.assert_allclose(changed, (1 / 6, 3 / 4), atol=0.04)  # cell (0, 1) of 3 x 2, cut at the border
+
+
+# ---------------------------------------------------------------------------------------------------- threshold
+
+
+@pytest.fixture(scope="module")
+def threshold_explorer():
+    defects = ["good", "good", "good", "dent", "dent"]
+    images = [np.full((8, 8, 3), 40 * i, dtype=np.uint8) for i in range(5)]
+    return ThresholdExplorer([0.1, 0.4, 0.2, 0.3, 0.9], defects, images, n_beside=2)
+
+
+@pytest.mark.parametrize(("threshold", "found", "false"), [(0, 2, 3), (0.3, 2, 1), (0.35, 1, 1), (0.5, 1, 0), (1, 0, 0)])
+def test_what_a_threshold_finds_and_misses(threshold_explorer, threshold, found, false):
+    assert threshold_explorer.counts(threshold) == (found, false)
+    text = threshold_explorer.readout(threshold=threshold)
+    assert f"{found} of 2" in text and f"{false} of 3" in text
+
+
+def test_the_images_nearest_to_the_threshold_are_shown(threshold_explorer):
+    below, above = threshold_explorer.beside(0.35)
+    assert (below.tolist(), above.tolist()) == ([2, 3], [1, 4])
+    below, above = threshold_explorer.beside(0.0)
+    assert (below.tolist(), above.tolist()) == ([], [0, 2])
+
+
+def test_scores_of_one_kind_have_no_threshold():
+    with pytest.raises(PradotError, match="0 of 2 images are abnormal"):
+        ThresholdExplorer([0.1, 0.2], ["good", "good"], [np.zeros((8, 8, 3))] * 2)
+
+
+@pytest.mark.parametrize("name", ["reg_explorer", "threshold_explorer"])
+def test_each_control_of_the_others_changes_the_picture_too(name, request):
+    explorer = request.getfixturevalue(name)
+    widget = explorer.widget()
+    first = widget.image.value
+    for setting, value in {"reg": 1.0, "row": 2, "column": 1, "threshold": 0.35}.items():
+        if setting in widget.controls:
+            before = widget.controls[setting].value
+            assert before != value
+            widget.controls[setting].value = value
+            assert widget.image.value != first, setting
+            widget.controls[setting].value = before
+            assert widget.image.value == first
+    assert explorer.strip().axes
+
+
+@pytest.mark.parametrize(
+    ("command", "headless"),
+    [
+        (["/env/bin/python", "/env/bin/papermill", "05_alpha.ipynb", "out.ipynb"], True),
+        (["/env/bin/python", "-m", "nbconvert", "--execute"], True),
+        (["/env/bin/python", "-m", "jupyterlab"], False),
+    ],
+)
+def test_what_started_the_kernel_says_whether_somebody_looks(command, headless, monkeypatch):
+    monkeypatch.delenv("PRADOT_HEADLESS", raising=False)
+    server = SimpleNamespace(cmdline=lambda: command)
+    monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(parents=lambda: [server]))
+    assert is_headless() == headless
+    monkeypatch.setenv("PRADOT_HEADLESS", "1")
+    assert is_headless()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import psutil
 from jupyter_client.kernelspec import NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
 
@@ -68,8 +69,15 @@ def describe_setting(encoder=None):
 
 
 def is_headless():
-    """Whether the notebook runs unattended (``PRADOT_HEADLESS`` is set, as ``python -m pradot notebooks`` does)."""
-    return bool(os.environ.get("PRADOT_HEADLESS"))
+    """Whether nobody sees the notebook run: ``PRADOT_HEADLESS`` is set, or the kernel was started by papermill or nbconvert."""
+    if os.environ.get("PRADOT_HEADLESS"):
+        return True
+    try:
+        parents = psutil.Process().parents()[:1]
+        words = {Path(word).name for parent in parents for word in parent.cmdline()[:3]}
+    except psutil.Error:  # another user's process
+        return False
+    return bool(words & {"papermill", "nbconvert", "jupyter-nbconvert", "jupyter-execute"})
 
 
 def find_notebooks(names=()):

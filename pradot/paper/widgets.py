@@ -12,18 +12,21 @@ from typing import NamedTuple
 
 import ipywidgets
 import matplotlib
+import matplotlib.font_manager
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from pradot.cost import check_alpha, feature_cost, grid_positions, spatial_cost
+from pradot.errors import PradotError
 from pradot.images import read_image, resize_image
 from pradot.paper.figures import HEAT, position_colours, to_pixels
 from pradot.paper.notebooks import is_headless
+from pradot.transport import sinkhorn
 
 LIMIT = 0.1
 """From a move of a slider to the new picture, seconds: below it an answer feels immediate."""
@@ -236,7 +239,7 @@ class AlphaExplorer(Explorer):
         (x, bottom), (_, y) = _pixels(ax, [alpha, alpha], [0, self.view(image, alpha, scale).score])
         draw = ImageDraw.Draw(canvas)
         draw.line((x, bottom, x, y), fill=_MARK, width=2)
-        draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=_MARK)
+        _dot(draw, x, y)
         return np.asarray(canvas)
 
     def readout(self, **settings):
@@ -330,6 +333,280 @@ class AlphaExplorer(Explorer):
         return np.asarray(Image.fromarray(dots).reduce(_ANTIALIAS))
 
 
+class RegExplorer(Explorer):
+    """Where the mass of one patch goes in the transport plan, for each weight of the entropy.
+
+    ``min_T <T, M> + reg KL(T | a b^T)`` with uniform marginals is solved for every `reg` when the explorer is made; kept are
+    the first image's rows of the plan, summed over the prototypes of each place.
+
+    Parameters
+    ----------
+    M : Tensor of shape (n, m)
+        Cost between the patches of some images, in order, and prototypes that lie on the images' grid, layer by layer.
+    grid_shape : (int, int)
+        Of the patches of an image.
+    image : path or array
+        The first of the images.
+    regs : sequence of float, optional
+        Rising; two figures of each count. By default 17 from 0.003 to 0.3.
+    n_iter : int
+        Sinkhorn iterations.
+
+    Attributes
+    ----------
+    cost, spread, error : ndarray of shape (n_regs,)
+        By `reg`: transport cost ``<T, M>``; to how many prototypes a patch goes on average, the exponential of the entropy of
+        its row; L1 error of the prototypes' marginal.
+    """
+
+    slider = "reg"
+
+    def __init__(self, M, grid_shape, image, regs=None, *, n_iter=100):
+        regs = np.geomspace(0.003, 0.3, 17) if regs is None else regs
+        self.moves, self.grid_shape = tuple(float(f"{reg:.2g}") for reg in regs), tuple(grid_shape)
+        cells, n = self.grid_shape[0] * self.grid_shape[1], len(M)
+        self._mass, measured = [], []
+        for reg in self.moves:
+            result = sinkhorn(M, reg, n_iter=n_iter)
+            shares = result.plan * n  # (n, m); every row sums to 1
+            self._mass.append(shares[:cells].view(cells, -1, *self.grid_shape).sum(1).cpu().numpy())  # (cells, height, width)
+            spread = torch.special.entr(shares).sum(1).exp().mean().item()
+            measured.append((result.cost(M), spread, result.marginal_error))
+        self.cost, self.spread, self.error = np.array(measured).T
+        self.settings = {
+            "reg": min(self.moves, key=lambda reg: abs(np.log(reg / 0.01))),  # the paper's
+            "row": self.grid_shape[0] // 4,
+            "column": self.grid_shape[1] // 4,
+        }
+        picture = resize_image(read_image(image), _SIDE).permute(1, 2, 0).numpy()
+        self._image = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+        self._background, self._axes = self._make_background()
+
+    def mass(self, reg, row, column):
+        """Part of the patch's mass that goes to each place, ndarray (height, width) with the sum 1."""
+        return self._mass[self.moves.index(reg)][row * self.grid_shape[1] + column]
+
+    def controls(self):
+        """See `Explorer.controls`: reg, row, column."""
+        height, width = self.grid_shape
+        return {
+            "reg": ipywidgets.SelectionSlider(
+                options=[(f"{reg:g}", reg) for reg in self.moves],
+                value=self.settings["reg"],
+                description="reg (units of the cost)",
+                style={"description_width": "initial"},
+                layout=ipywidgets.Layout(width="420px"),
+            ),
+            "row": ipywidgets.IntSlider(value=self.settings["row"], max=height - 1, description="patch row"),
+            "column": ipywidgets.IntSlider(value=self.settings["column"], max=width - 1, description="column"),
+        }
+
+    def panels(self, reg, row, column):
+        """The image with the patch framed, and where its mass goes, each (side, side, 3), uint8."""
+        image = Image.fromarray(self._image.copy())
+        (top, bottom), (left, right) = (
+            (_SIDE * i // n, _SIDE * (i + 1) // n) for i, n in zip((row, column), self.grid_shape, strict=True)
+        )
+        draw = ImageDraw.Draw(image)
+        draw.rectangle((left - 2, top - 2, right + 1, bottom + 1), outline=(255, 255, 255), width=5)
+        draw.rectangle((left - 1, top - 1, right, bottom), outline=_MARK, width=3)
+        levels = np.sqrt(self.mass(reg, row, column)) * 255  # small parts are to be seen as well
+        return np.asarray(image), _enlarged(_TABLE[np.clip(levels, 0, 255).astype(np.uint8)])
+
+    def picture(self, **settings):
+        """See `Explorer.picture`."""
+        reg, row, column = (self.settings | settings).values()
+        canvas = self._background.copy()
+        for left, panel in zip((8, 284), self.panels(reg, row, column), strict=True):
+            canvas[26 : 26 + _SIDE, left : left + _SIDE] = panel
+        canvas = Image.fromarray(canvas)
+        draw, k = ImageDraw.Draw(canvas), self.moves.index(reg)
+        for ax, values in zip(self._axes, (self.spread, self.error), strict=True):
+            _dot(draw, *_pixels(ax, [reg], [values[k]])[0])
+        return np.asarray(canvas)
+
+    def readout(self, **settings):
+        """See `Explorer.readout`."""
+        reg, row, column = (self.settings | settings).values()
+        k, mass = self.moves.index(reg), self.mass(reg, row, column)
+        return (
+            f"this patch: at most <b>{100 * mass.max():.0f} %</b> of its mass to one place &nbsp; all patches: transport cost "
+            f"<b>{self.cost[k]:.4f}</b> (no unit), <b>{self.spread[k]:.1f}</b> prototypes a patch, marginal error "
+            f"<b>{self.error[k]:.1e}</b> (L1)"
+        )
+
+    def strip(self, regs=(0.003, 0.01, 0.03, 0.1, 0.3), places=None):
+        """The explorer's views as a matplotlib Figure: a row for each place (row, column), a column for each `reg`.
+
+        Of `regs` the nearest that were computed are taken; by default `places` are a patch of each half of the image.
+        """
+        height, width = self.grid_shape
+        places = places or [(height // 4, width // 4), (3 * height // 4, 3 * width // 4)]
+        regs = list(dict.fromkeys(min(self.moves, key=lambda known: abs(np.log(known / reg))) for reg in regs))
+        size = (1.75 * (1 + len(regs)) + 0.8, 1.8 * len(places) + 0.4)
+        fig, axes = plt.subplots(len(places), 1 + len(regs), figsize=size, squeeze=False)
+        for line, place in zip(axes, places, strict=True):
+            line[0].imshow(self.panels(regs[0], *place)[0])
+            for ax, reg in zip(line[1:], regs, strict=True):
+                ax.imshow(self.panels(reg, *place)[1])
+        for ax, title in zip(axes[0], ("patch", *(f"reg {reg:g}" for reg in regs)), strict=True):
+            ax.set_title(title)
+        for ax in axes.ravel():
+            ax.set_axis_off()
+        fig.colorbar(_MASS, ax=axes, label="part of the patch's mass", shrink=0.8, pad=0.01)
+        return fig
+
+    def _make_background(self):
+        fig, place = _canvas(924, 310)
+        for left, title in ((8, "a patch of the first image"), (284, "where its mass goes")):
+            place(left, 26, _SIDE, _SIDE, title).set_axis_off()
+        bar = fig.colorbar(_MASS, cax=place(546, 26, 14, _SIDE))
+        bar.set_label("part of the patch's mass", fontsize=9)
+        spread, error = place(706, 26, 200, 100, "all patches, by reg"), place(706, 158, 200, 100)
+        spread.loglog(self.moves, self.spread, color="0.1", lw=2)
+        spread.set_ylabel("prototypes a patch")
+        spread.set_xticklabels([])
+        error.loglog(self.moves, self.error, color="0.1", lw=2)
+        error.set(ylabel="marginal error (L1)", xlabel="reg (units of the cost)")
+        return _raster(fig), (spread, error)
+
+
+class ThresholdExplorer(Explorer):
+    """What a threshold on the image scores finds and misses: the scores, its point of the ROC curve, the images beside it.
+
+    An image is called abnormal if its score is at least the threshold.
+
+    Parameters
+    ----------
+    scores : array of shape (n_images,)
+        Higher is more abnormal.
+    defects : sequence of str
+        Kind of each image; ``good`` is normal.
+    images : sequence of path or array
+        As many.
+    n_beside : int
+        Images shown on each side of the threshold.
+    """
+
+    slider = "threshold"
+
+    def __init__(self, scores, defects, images, *, n_beside=4):
+        self.scores, self.defects, self.n_beside = np.asarray(scores, dtype=float), np.asarray(defects), n_beside
+        self.labels = self.defects != "good"
+        if not 0 < self.labels.sum() < len(self.labels):
+            raise PradotError(f"{self.labels.sum()} of {len(self.labels)} images are abnormal: a threshold needs both kinds")
+        self.order = np.argsort(self.scores, kind="stable")
+        low, high = self.scores.min(), self.scores.max()
+        self.moves = tuple(np.linspace(low, high, 21).tolist())
+        self.settings = {"threshold": float(np.max(self.scores[~self.labels]))}
+        self._thumbs = [self._thumb(image, i) for i, image in enumerate(images)]
+        self._background, self._axes = self._make_background()
+
+    def counts(self, threshold):
+        """How many abnormal images are found, and how many normal ones are called abnormal: (int, int)."""
+        called = self.scores >= threshold
+        return int((called & self.labels).sum()), int((called & ~self.labels).sum())
+
+    def beside(self, threshold):
+        """Numbers of the images nearest below and from the threshold upwards, by rising score: two arrays."""
+        cut = int(np.searchsorted(self.scores[self.order], threshold))  # the first that is called abnormal
+        return self.order[max(0, cut - self.n_beside) : cut], self.order[cut : cut + self.n_beside]
+
+    def controls(self):
+        """See `Explorer.controls`: threshold."""
+        low, high = self.moves[0], self.moves[-1]
+        step = (high - low) / 200 or 1.0
+        return {
+            "threshold": ipywidgets.FloatSlider(
+                value=self.settings["threshold"],
+                min=low,
+                max=high + step,
+                step=step,
+                description="threshold (unit of the score)",
+                readout_format=".3f",
+                style={"description_width": "initial"},
+                layout=ipywidgets.Layout(width="560px"),
+            )
+        }
+
+    def picture(self, **settings):
+        """See `Explorer.picture`."""
+        (threshold,) = (self.settings | settings).values()
+        canvas = Image.fromarray(self._background.copy())
+        draw, (dots, roc) = ImageDraw.Draw(canvas), self._axes
+        (x, bottom), (_, top) = _pixels(dots, [threshold] * 2, dots.get_ylim())
+        draw.line((x, bottom, x, top), fill=_MARK, width=2)
+        found, false = self.counts(threshold)
+        _dot(draw, *_pixels(roc, [false / (~self.labels).sum()], [found / self.labels.sum()])[0])
+        below, above = self.beside(threshold)
+        for k, i in enumerate(below):
+            canvas.paste(self._thumbs[i][0], (460 - 8 - _THUMB * (len(below) - k), self._TOP))
+        for k, i in enumerate(above):
+            canvas.paste(self._thumbs[i][1], (460 + 8 + _THUMB * k, self._TOP))
+        draw.line((460, self._TOP - 4, 460, self._TOP + _THUMB + 14), fill=_MARK, width=2)
+        return np.asarray(canvas)
+
+    def readout(self, **settings):
+        """See `Explorer.readout`."""
+        (threshold,) = (self.settings | settings).values()
+        (found, false), n_bad, n_good = self.counts(threshold), self.labels.sum(), (~self.labels).sum()
+        precision = f"{100 * found / (found + false):.1f} %" if found + false else "none called"
+        return (
+            f"found: <b>{found} of {n_bad}</b> abnormal images (recall {100 * found / n_bad:.1f} %) &nbsp; false alarms: "
+            f"<b>{false} of {n_good}</b> good ones ({100 * false / n_good:.1f} %) &nbsp; precision {precision}, "
+            f"F1 {100 * 2 * found / (found + false + n_bad):.1f} %"
+        )
+
+    def strip(self, thresholds=None):
+        """The explorer's pictures at some thresholds, one under the other, as a matplotlib Figure.
+
+        By default three: where every defect is found, where no good image is called abnormal, and halfway.
+        """
+        if thresholds is None:
+            ends = self.scores[self.labels].min(), np.nextafter(self.scores[~self.labels].max(), np.inf)
+            thresholds = sorted({*ends, sum(ends) / 2})
+        pictures = np.concatenate([self.picture(threshold=threshold) for threshold in thresholds])
+        fig, ax = plt.subplots(figsize=(pictures.shape[1] / 100, pictures.shape[0] / 100))
+        ax.imshow(pictures, interpolation="antialiased")
+        ax.set_axis_off()
+        return fig
+
+    _TOP = 304  # pixels above the images beside the threshold
+
+    def _make_background(self):
+        fig, place = _canvas(924, self._TOP + _THUMB + 20)
+        kinds = ["good", *sorted(set(self.defects) - {"good"})]
+        dots, roc = place(130, 26, 440, 200, "image scores by kind"), place(680, 26, 200, 200, "ROC curve")
+        for row, kind in enumerate(kinds):
+            values = np.sort(self.scores[self.defects == kind])
+            heights = row + 0.22 * (np.arange(len(values)) % 3 - 1)  # so that equal scores stay apart
+            dots.scatter(values, heights, s=14, c="0.45" if kind == "good" else "#0173b2", linewidths=0)
+        dots.set_yticks(range(len(kinds)), kinds)
+        dots.set(xlabel="image score (no unit)", ylim=(len(kinds) - 0.4, -0.6))
+        cuts = np.concatenate([[np.inf], np.sort(self.scores)[::-1]])
+        found, false = np.array([self.counts(cut) for cut in cuts]).T
+        roc.plot(false / (~self.labels).sum(), found / self.labels.sum(), color="0.1", lw=2)
+        roc.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        for x, text in ((0.25, "nearest below: called normal"), (0.75, "nearest above: called abnormal")):
+            fig.text(x, 1 - (self._TOP - 8) / fig.bbox.height, text, ha="center", fontsize=9)
+        return _raster(fig), (dots, roc)
+
+    def _thumb(self, image, i):
+        """The image under its kind and score, as called normal and as called abnormal: right in blue, wrong in vermilion."""
+        picture = resize_image(read_image(image), _THUMB - 16).permute(1, 2, 0).numpy().clip(0, 1)
+        picture = Image.fromarray(np.rint(picture * 255).astype(np.uint8))
+        thumbs = []
+        for called in (False, True):
+            right = called == self.labels[i]
+            thumb = Image.new("RGB", (_THUMB, _THUMB + 16), "white")
+            thumb.paste((1, 115, 178) if right else _MARK, (4, 0, _THUMB - 4, _THUMB - 8))
+            thumb.paste(picture, (8, 4))
+            text = f"{self.defects[i]} {self.scores[i]:.2f}" + ("" if right else " ✗")
+            ImageDraw.Draw(thumb).text((_THUMB // 2, _THUMB + 3), text, fill="black", font=_FONT, anchor="mm")
+            thumbs.append(thumb)
+        return thumbs
+
+
 class View(NamedTuple):
     """What one image looks like at one alpha.
 
@@ -391,6 +668,9 @@ def png(picture):
     return buffer.getvalue()
 
 
+_MASS = matplotlib.cm.ScalarMappable(matplotlib.colors.PowerNorm(0.5, 0, 1), HEAT)
+_THUMB = 108  # pixels of an image beside the threshold, with its frame
+_FONT = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), 11)
 _TABLE = (matplotlib.colormaps[HEAT](np.arange(256))[:, :3] * 255).round().astype(np.uint8)  # (256, 3)
 
 
@@ -442,6 +722,10 @@ def _pixels(ax, x, y):
     """Where data of some axes lie in the figure's pixels: ndarray (n, 2) of (column, row)."""
     columns, rows = ax.transData.transform(np.column_stack([x, y])).T
     return np.column_stack([columns, ax.figure.bbox.height - rows])
+
+
+def _dot(draw, x, y):
+    draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=_MARK)
 
 
 def _with_curve(base, points):
