@@ -1,8 +1,6 @@
 """The command line: a thin face over the method and the companion."""
 
 import argparse
-import csv
-import io
 import re
 import sys
 import warnings
@@ -15,7 +13,6 @@ import yaml
 import pradot
 from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, cache_folder, make_encoder, pick_device, weights_available
 from pradot.errors import PradotError, is_out_of_memory
-from pradot.files import replacing
 from pradot.progress import progress_bar
 
 
@@ -362,10 +359,9 @@ def _speed(options):
 
 
 def _predict(options):
-    from matplotlib import image as picture
-
     from pradot.detector import Pradot, fitted_with
     from pradot.images import find_images
+    from pradot.paper.own import write_predictions
 
     paths = find_images(options.images)
     encoder = None
@@ -386,16 +382,7 @@ def _predict(options):
             maps.append(detector.anomaly_maps([path])[0])
             scores.append(maps[-1].max())
             bar.update()
-    low, high = min(m.min() for m in maps), max(scores)  # one colour range, so that heat maps compare
-    for path, anomaly_map in zip(paths, maps, strict=True):
-        with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:
-            picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["file", "anomaly_score"])
-    writer.writerows((path.name, f"{score:.6f}") for path, score in zip(paths, scores, strict=True))
-    with replacing(out / "scores.csv") as temporary:
-        temporary.write_text(table.getvalue())
+    low, high = write_predictions(out, paths, maps)
     order = np.argsort(scores)[::-1][:5]
     print(
         f"{len(paths)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} (colours {low:.3f} to {high:.3f})"

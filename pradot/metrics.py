@@ -2,6 +2,7 @@
 
 Every metric here depends on the order of the scores alone and is exact over ties. All are found from one thing, see
 `pradot.counts`: how many normal scores lie above, and how many at or above, each distinct score of an anomalous one.
+Beside the metrics there is `threshold`, for a chosen rate of false alarms.
 """
 
 import math
@@ -100,6 +101,43 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> float:
         As in `auroc`.
     """
     return counts.f1_max(_count_samples(labels, scores, "F1-max"))
+
+
+def threshold(normal_scores: np.ndarray, false_alarm_rate: float) -> float:
+    """Threshold that the score of a new normal image exceeds with a chosen probability at most.
+
+    With the n scores sorted upwards it is the one at place ``k = ceil((n + 1) (1 - false_alarm_rate))``. If the new score and
+    the n are exchangeable, each of the n + 1 is as likely as any other to be among the n + 1 - k highest, so the probability is
+    at most ``(n + 1 - k) / (n + 1) <= false_alarm_rate`` (split conformal prediction; Vovk, Gammerman and Shafer, 2005).
+
+    Parameters
+    ----------
+    normal_scores : ndarray of shape (n_images,)
+        Image scores of normal images that the model was *not* fitted on.
+    false_alarm_rate : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        To be exceeded: a score equal to it is normal.
+
+    Raises
+    ------
+    PradotError
+        The rate is out of range, or there are fewer than ``1 / false_alarm_rate - 1`` scores.
+    """
+    scores = np.sort(_finite(normal_scores, "normal scores").ravel())
+    if not 0 < false_alarm_rate < 1:
+        raise PradotError(f"the false-alarm rate is {false_alarm_rate}; it must lie between 0 and 1")
+    place = math.ceil((len(scores) + 1) * (1 - false_alarm_rate) - 1e-9)  # 1e-9: 10 x (1 - 0.1) is 9, rounding aside
+    if place > len(scores):
+        needed = math.ceil(1 / false_alarm_rate - 1e-9) - 1
+        raise PradotError(
+            f"{len(scores)} normal scores say nothing about a false-alarm rate of {false_alarm_rate}: at least {needed} are "
+            "needed; hold out more normal images, or allow more false alarms"
+        )
+    return float(scores[place - 1])
 
 
 def au_pro(anomaly_maps: Maps, masks: Maps, max_fpr: float | Sequence[float] = 0.3) -> float | list[float]:

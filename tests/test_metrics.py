@@ -242,3 +242,25 @@ def test_evaluate_refuses_what_does_not_belong_together():
         metrics.evaluate(labels, scores, maps[:3], masks[:3])
     with pytest.raises(PradotError, match="image 0 is labelled normal"):
         metrics.evaluate(labels[::-1], scores, maps, masks)
+
+
+def test_threshold_is_the_score_at_the_place_of_the_rate():
+    scores = np.arange(1.0, 20.0)[::-1]  # 19: the places are whole numbers
+    assert metrics.threshold(scores, 0.05) == 19
+    assert metrics.threshold(scores, 0.1) == 18
+    assert metrics.threshold(scores[:9], 0.1) == scores[:9].max()  # 10 x 0.9 is 9, rounding aside
+
+
+def test_new_normal_scores_exceed_the_threshold_at_the_rate():
+    rng = np.random.default_rng(0)
+    scores = rng.gamma(3, size=(4000, 31))
+    alarms = [one[-1] > metrics.threshold(one[:-1], 0.1) for one in scores]
+    assert np.mean(alarms) == pytest.approx(3 / 31, abs=4 * np.sqrt(0.09 / 4000))  # place 28 of 30: 3 of 31 lie above it
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "said"), [(18, 0.05, "at least 19"), (8, 0.1, "at least 9"), (30, 0, "between 0 and 1"), (30, 1, "between")]
+)
+def test_a_threshold_that_says_nothing_is_refused(n, rate, said):
+    with pytest.raises(PradotError, match=said):
+        metrics.threshold(np.ones(n), rate)

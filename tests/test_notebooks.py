@@ -3,12 +3,14 @@
 import ast
 import json
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import nbformat
 import pytest
 from notebook_rules import MAX_BYTES, main, problems
 
+from pradot.paper.figures import MAX_BYTES as MAX_FIGURE_BYTES
 from pradot.paper.notebooks import describe_setting
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -24,6 +26,7 @@ NAMES = [
     "07_tables",
     "08_speed",
     "09_ablations",
+    "10_your_images",
 ]
 
 
@@ -80,6 +83,15 @@ def test_every_committed_figure_is_made_by_a_notebook():
     assert sources.count("save_figure(") == len(made)  # each under a name of its own
     assert "stripplot" not in sources  # its jitter is drawn from a global generator: other bytes each time
     assert {path.stem for path in (FOLDER.parent / "figures").glob("*.png")} <= made
+
+
+def test_committed_figures_are_small_and_listed():
+    folder = FOLDER.parent / "figures"
+    patterns = re.findall(r"`(\d\d_[\w*]+)`", (folder / "README.md").read_text())
+    for path in folder.glob("*.png"):
+        assert any(fnmatch(path.stem, pattern) for pattern in patterns), f"{path.stem} is not in figures/README.md"
+        if path.stem[:2] in ("00", "01", "02", "03", "04", "05", "10"):
+            assert path.stat().st_size <= MAX_FIGURE_BYTES, path.stem
 
 
 @pytest.fixture

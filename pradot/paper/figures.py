@@ -1,12 +1,16 @@
 """Figures of the companion: one style, fixed names, same input same bytes."""
 
+import io
 import textwrap
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from PIL import Image
 from sklearn.manifold import TSNE
 
 from pradot.cost import feature_cost, grid_positions, spatial_cost
@@ -18,6 +22,7 @@ from pradot.paper.tables import COLUMNS, LOCO_COLUMNS
 HEAT = "inferno"  # anomaly maps and costs; perceptually even, readable in grey
 DIVERGING = "vlag"
 PALETTE = "colorblind"
+MAX_BYTES = 400_000  # of a PNG; figures of the drawn data are committed
 
 
 def set_style():
@@ -38,7 +43,10 @@ def set_style():
 
 
 def save_figure(fig, name, dataset="drawn"):
-    """Save a figure as PNG under its fixed name.
+    """Save a figure under its fixed name: a PNG of at most 400 kB, and a PDF for papers.
+
+    Same figure, same bytes. The PNG has 150 dots an inch, or fewer where many photographs would make it too large. In the PDF
+    text and lines stay text and lines.
 
     Parameters
     ----------
@@ -51,12 +59,28 @@ def save_figure(fig, name, dataset="drawn"):
     Returns
     -------
     Path
+        Of the PNG; the PDF lies beside it.
     """
     folder = project_root() / "figures"
     path = (folder if dataset == "drawn" else folder / dataset) / f"{name}.png"
+    for dpi in (150, 120, 100, 85, 70, 55):
+        png = _small_png(fig, dpi)
+        if len(png) <= MAX_BYTES:
+            break
     with replacing(path) as temporary:
-        fig.savefig(temporary, format="png", bbox_inches="tight", metadata={"Software": None})
+        Path(temporary).write_bytes(png)
+    with replacing(path.with_suffix(".pdf")) as temporary:
+        fig.savefig(temporary, format="pdf", bbox_inches="tight", metadata={"CreationDate": None, "Producer": None})
     return path
+
+
+def _small_png(fig, dpi):
+    """A figure as PNG bytes, colours rounded to 64 steps a channel: half the size, and an error that nobody sees."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight")
+    levels = np.rint(np.asarray(Image.open(drawn).convert("RGB")) * (63 / 255))  # (height, width, 3)
+    Image.fromarray(np.rint(levels * (255 / 63)).astype(np.uint8)).save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def show_image(ax, image, title=None):
@@ -105,7 +129,7 @@ def gallery(images, maps, masks=None, titles=None):
             axes[1, column].imshow(masks[column], cmap="gray", vmin=0, vmax=1)
             axes[1, column].set_axis_off()
         artist = show_map(axes[-1, column], maps[column], image=image, vmin=vmin, vmax=vmax)
-    fig.colorbar(artist, ax=axes[-1], label="anomaly score", shrink=0.9)
+    fig.colorbar(artist, ax=axes, label="anomaly score (one range for all)", shrink=0.6, pad=0.01)
     return fig
 
 
@@ -155,6 +179,97 @@ def dots(table, xlabel="percent"):
     ax.set(xlabel=xlabel, ylim=(len(table) - 0.5, -0.5))
     ax.grid(axis="y", color="0.9")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return fig
+
+
+# ------------------------------------------------------------------------------------------------------------- the method
+
+STAGES = ("features", "cost", "transport", "prototypes", "score")  # of notebooks 01 to 05
+
+
+def method_diagram(stage=None):
+    """The method as one drawing, the current stage highlighted: from images to prototypes (above) and to a map (below).
+
+    Stages bear the numbers of the notebooks that are about them. The two costs are meant divided by their maxima.
+
+    Parameters
+    ----------
+    stage : str or sequence of str, optional
+        Of `STAGES`: what is coloured. None: everything.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    ValueError
+        Unknown stage.
+    """
+    shown = STAGES if stage is None else (stage,) if isinstance(stage, str) else tuple(stage)
+    if not set(shown) <= set(STAGES):
+        raise ValueError(f"stage {stage!r}; there are {', '.join(STAGES)}")
+    fig, ax = plt.subplots(figsize=(10.3, 2.55))
+    ax.set(xlim=(0, 10.3), ylim=(0.3, 2.85), aspect="equal")
+    ax.set_axis_off()
+    colours = dict(zip(STAGES, sns.color_palette(PALETTE), strict=False))
+    y_fit, y_score = 1.72, 0.42
+
+    def tone(name):
+        return colours[name] if name in shown else (0.78, 0.78, 0.78)
+
+    def ink(name):
+        return "0.1" if name in shown else "0.55"
+
+    def box(name, x, y, title, formula, width=1.5):
+        face = (*tone(name), 0.18 if name in shown else 0.08)
+        ax.add_patch(
+            FancyBboxPatch((x, y), width, 0.78, boxstyle="round,pad=0,rounding_size=0.1", fc=face, ec=tone(name), lw=2)
+        )
+        title = f"{STAGES.index(name) + 1:02d}  {title}"
+        ax.text(x + width / 2, y + 0.53, title, ha="center", va="center", color=ink(name), weight="bold", fontsize=9.5)
+        ax.text(x + width / 2, y + 0.23, formula, ha="center", va="center", color=ink(name), fontsize=9.5)
+
+    def arrow(start, end, name, bend=0.0):
+        style = {"arrowstyle": "-|>", "mutation_scale": 11, "lw": 1.5, "color": ink(name), "shrinkA": 0, "shrinkB": 0}
+        ax.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", **style))
+
+    def cells(x, y, values, name, n=4, side=0.6):
+        for k, value in enumerate(values):
+            corner = (x + k % n * side / n, y + (n - 1 - k // n) * side / n)
+            ax.add_patch(plt.Rectangle(corner, side / n, side / n, fc=value, ec="white", lw=0.8))
+        ax.add_patch(plt.Rectangle((x, y), side, side, fill=False, ec=ink(name), lw=1))
+
+    def grey(values, name):  # a stage that is not the current one has no colours
+        return values if name in shown else np.repeat(0.35 + 0.6 * np.asarray(values).mean(1, keepdims=True), 3, axis=1)
+
+    patches = position_colours(grid_positions(4, 4).numpy())
+    odd = patches.copy()
+    odd[6] = (0.1, 0.1, 0.1)  # the patch of a defect
+    heat = matplotlib.colormaps[HEAT](np.where(np.arange(16) == 6, 0.95, np.linspace(0.08, 0.3, 16)))[:, :3]
+    for y, title, values in ((y_fit, "normal images", patches), (y_score, "a test image", odd)):
+        ax.text(0.4, y + 0.86, title, ha="center", color=ink("features"), fontsize=9)
+        cells(0.1, y + 0.09, grey(values, "features"), "features")
+        box("features", 1.15, y, "encoder", "patches $x_i$, $p_i$", 1.4)
+        arrow((0.74, y + 0.39), (1.12, y + 0.39), "features")
+        box("cost", 2.95, y, "cost", r"$M = (1-\alpha)\,C^{feat} + \alpha\,C^{space}$", 2.4)
+        arrow((2.57, y + 0.39), (2.92, y + 0.39), "cost")
+    box("transport", 5.75, y_fit, "transport", r"plan $T$: who goes where", 1.8)
+    arrow((5.37, y_fit + 0.39), (5.72, y_fit + 0.39), "transport")
+    box("prototypes", 7.95, y_fit, "prototypes", r"$z_j \leftarrow 0.95\,z_j + 0.05\,\bar{x}_j$", 2.1)
+    arrow((7.57, y_fit + 0.39), (7.92, y_fit + 0.39), "prototypes")
+    ax.plot([9, 9, 4.15], [y_fit + 0.81, y_fit + 0.95, y_fit + 0.95], color=ink("prototypes"), lw=1.5)
+    arrow((4.15, y_fit + 0.96), (4.15, y_fit + 0.8), "prototypes")
+    ax.text(6.6, y_fit + 0.99, "next batch", ha="center", va="bottom", color=ink("prototypes"), fontsize=8.5)
+    ax.plot([9, 9, 4.15], [y_fit - 0.03, 1.4, 1.4], color=ink("prototypes"), lw=1.5)
+    arrow((4.15, 1.41), (4.15, y_score + 0.8), "prototypes")
+    ax.text(6.6, 1.42, "what was learnt", ha="center", va="bottom", color=ink("prototypes"), fontsize=8.5)
+    box("score", 5.75, y_score, "score", r"$s_i = \min_j M_{ij}$", 1.8)
+    arrow((5.37, y_score + 0.39), (5.72, y_score + 0.39), "score")
+    cells(8.0, y_score + 0.09, grey(heat, "score"), "score")
+    arrow((7.57, y_score + 0.39), (7.95, y_score + 0.39), "score")
+    ax.text(8.75, y_score + 0.52, "anomaly map", va="center", color=ink("score"), fontsize=9)
+    ax.text(8.75, y_score + 0.24, "image score: its max", va="center", color=ink("score"), fontsize=9)
     return fig
 
 
@@ -224,10 +339,18 @@ def training_curves(learners):
     axes[1].set(ylabel="movement, mean of 1 - cos", title="how far prototypes move")
     axes[2].set(ylabel="L1 error of the marginal", title="what Sinkhorn leaves open")
     for ax in axes:
-        ax.set(xlabel="step", yscale="log")
-    axes[0].yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-    axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[0].yaxis.set_minor_formatter("")
+        values = np.concatenate([line.get_ydata() for line in ax.lines])
+        wide = (
+            values.min() > 0 and values.max() > 10 * values.min()
+        )  # a logarithmic axis of less than a decade has no good ticks
+        ax.set(xlabel="step", yscale="log" if wide else "linear")
+        if not wide:
+            ax.set_ylim(bottom=0)
+            ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    if axes[0].get_yscale() == "log":
+        axes[0].yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        axes[0].yaxis.set_minor_formatter("")
     axes[1].legend(frameon=False)
     return fig
 
@@ -261,6 +384,22 @@ def nearest_patches(learner, features):
         best[better] = cost[better]
         patches[better, 0], patches[better, 1] = number, cell[better]
     return patches.cpu().numpy()
+
+
+def share_at_home(patches, grid_shape):
+    """Part of the prototypes whose nearest patch lies in their own cell or one beside it, in [0, 1].
+
+    Parameters
+    ----------
+    patches : ndarray of shape (m, 2)
+        See `nearest_patches`.
+    grid_shape : (int, int)
+        Height and width of the feature map; prototypes lie on it in order, as often as fits.
+    """
+    height, width = grid_shape
+    home = np.stack(np.unravel_index(np.arange(len(patches)) % (height * width), (height, width)), 1)  # (m, 2)
+    cell = np.stack(np.unravel_index(patches[:, 1], (height, width)), 1)  # (m, 2)
+    return float((np.abs(home - cell).max(1) <= 1).mean())
 
 
 def patch_mosaic(pictures, patches, index):
@@ -705,6 +844,25 @@ def frame_cell(ax, row, column, height, width):
         ax.add_patch(plt.Rectangle(corner, 1.3 / width, 1.3 / height, fill=False, ec=colour, lw=lw))
 
 
+def oddest_cell(features, margin=3):
+    """The cell of a feature map that is least like the mean of its image, as (row, column).
+
+    Parameters
+    ----------
+    features : Tensor of shape (height, width, channels)
+    margin : int
+        Cells at the border that do not count: there the network sees its own padding.
+
+    Returns
+    -------
+    (int, int)
+    """
+    inner = features[margin:-margin, margin:-margin]
+    cost = feature_cost(inner.flatten(0, 1), features.mean((0, 1))[None])[:, 0]  # (n_inner,)
+    row, column = divmod(int(cost.argmax()), inner.shape[1])
+    return row + margin, column + margin
+
+
 def cells_on_image(image, grids):
     """An image, and once more for each scale with the cells of its feature map drawn over it.
 
@@ -782,7 +940,9 @@ def toy_plans(x, y, plans):
 
     Parameters
     ----------
-    x, y : ndarray of shape (n, 2) and (m, 2)
+    x : ndarray of shape (n, 2)
+    y : ndarray of shape (m, 2), or dict of str to such
+        Prototypes: the same for all plans, or by title.
     plans : dict of str to ndarray of shape (n, m)
         Plan by title.
 
@@ -792,15 +952,16 @@ def toy_plans(x, y, plans):
     """
     fig, axes = plt.subplots(2, len(plans), figsize=(2.5 * len(plans) + 0.7, 5.2), squeeze=False, height_ratios=(1.25, 1))
     for (above, below), (title, plan) in zip(axes.T, plans.items(), strict=True):
+        z = y[title] if isinstance(y, dict) else y
         for i, j in np.argwhere(plan > 1e-4 * plan.max()):
-            above.plot(*zip(x[i], y[j], strict=True), color="0.2", lw=1.6, alpha=float(min(1, plan[i, j] * len(x))))
+            above.plot(*zip(x[i], z[j], strict=True), color="0.2", lw=1.6, alpha=float(min(1, plan[i, j] * len(x))))
         above.scatter(*x.T, s=28, zorder=2, label="embeddings")
-        above.scatter(*y.T, s=48, zorder=2, marker="D", label="prototypes")
-        above.set(title=title, xticks=[], yticks=[], aspect="equal")
+        above.scatter(*z.T, s=48, zorder=2, marker="D", label="prototypes")
+        above.set(title=title, xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         artist = below.imshow(plan * len(x), cmap=HEAT, vmin=0, vmax=1, aspect="auto")
         below.set(xlabel="prototype j", xticks=[], yticks=[])
     axes[1, 0].set_ylabel("embedding i")
-    fig.colorbar(artist, ax=axes[1], label="part of the embedding's mass", shrink=0.9)
+    fig.colorbar(artist, ax=axes, label="part of the embedding's mass", shrink=0.5, pad=0.01)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return fig
 

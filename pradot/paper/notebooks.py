@@ -17,7 +17,7 @@ from pradot.errors import PradotError
 from pradot.paper.datasets import find_root, list_categories, load_category
 from pradot.paper.runs import device_name, versions
 
-PATH_PARAMETERS = ("root", "weights", "runs", "tables", "real_root")
+PATH_PARAMETERS = ("root", "weights", "runs", "tables", "real_root", "normal", "new")
 """Notebook parameters that are paths."""
 
 

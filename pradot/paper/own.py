@@ -1,0 +1,69 @@
+"""Images of one's own: an example to begin with, and what scoring a folder leaves behind."""
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+from matplotlib import image as picture
+
+from pradot.files import replacing
+from pradot.paper.notebooks import open_category, project_root
+
+
+def example_folders(out=None):
+    """Write drawn images as one's own would lie: a folder of normal ones, a folder of new ones of all kinds.
+
+    Parameters
+    ----------
+    out : str or Path, optional
+        Folder to write them in; ``build/your_images`` of the project by default.
+
+    Returns
+    -------
+    normal, new : Path
+        Folders of images. A new image's name begins with its kind, such as ``good_003.png``.
+    """
+    out = Path(out) if out is not None else project_root() / "build" / "your_images"
+    data = open_category("drawn")
+    files = {path: out / "normal" / path.name for path in data.train}
+    files |= {sample.path: out / "new" / f"{sample.defect}_{sample.path.name}" for sample in data.test}
+    for path, target in files.items():
+        with replacing(target) as temporary:
+            shutil.copyfile(path, temporary)
+    return out / "normal", out / "new"
+
+
+def write_predictions(out, paths, maps, threshold=None):
+    """Write heat maps, all with one colour range, and ``scores.csv``.
+
+    Parameters
+    ----------
+    out : str or Path
+        Folder; ``heat_maps`` in it is made.
+    paths : sequence of Path
+        The images; the files of their heat maps bear their names.
+    maps : sequence of ndarray of shape (height_i, width_i)
+        Anomaly maps; the image score is the maximum.
+    threshold : float, optional
+        Then the table has a column ``is_anomalous``: 1 where the score is above it, else 0.
+
+    Returns
+    -------
+    low, high : float
+        Ends of the colour range.
+    """
+    out = Path(out)
+    scores = [float(m.max()) for m in maps]
+    low, high = min(float(m.min()) for m in maps), max(scores)
+    for path, anomaly_map in zip(paths, maps, strict=True):
+        with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:
+            picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "anomaly_score"] + ["is_anomalous"] * (threshold is not None))
+    for path, score in zip(paths, scores, strict=True):
+        writer.writerow([path.name, f"{score:.6f}"] + ([] if threshold is None else [int(score > threshold)]))
+    with replacing(out / "scores.csv") as temporary:
+        Path(temporary).write_text(table.getvalue())
+    return low, high
