@@ -52,9 +52,10 @@ def lab(tmp_path_factory):
     token, runtime = secrets.token_hex(16), folder / "runtime"
     environment = os.environ | {"JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_CONFIG_DIR": str(folder / "config")}
     # All cells are drawn at once, not only those near the window.
-    settings = folder / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps({"windowingMode": "none"}))
+    settings = folder / "settings" / "@jupyterlab"
+    _write_json(settings / "notebook-extension" / "tracker.jupyterlab-settings", {"windowingMode": "none"})
+    quiet = {"fetchNews": "false", "checkForUpdates": False}  # nothing is asked of the network
+    _write_json(settings / "apputils-extension" / "notification.jupyterlab-settings", quiet)
     environment |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
     environment |= {"OMP_WAIT_POLICY": "passive", "JUPYTER_TOKEN": token}  # by the environment: others see command lines
     environment.pop("PRADOT_HEADLESS", None)
@@ -68,6 +69,11 @@ def lab(tmp_path_factory):
     finally:
         server.terminate()
         server.wait(30)
+
+
+def _write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
 
 
 def _address(server, runtime, log):
@@ -98,22 +104,25 @@ def page(playwright, lab):
     try:
         page.goto(f"{address}lab/tree/05_alpha.ipynb?token={token}", timeout=3 * MINUTE)
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=3 * MINUTE)
+        page.get_by_text("| Idle").first.wait_for(timeout=3 * MINUTE)  # a kernel that starts yet is asked for by a dialog
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         _when_run(page)
         yield page
     finally:
-        page.screenshot(path=SCREENSHOTS / "last.png")
+        page.screenshot(path=SCREENSHOTS / "running.png")
         browser.close()
 
 
 def _when_run(page):
     """Wait for the explorers of thresholds and alpha; fail at once where a cell failed."""
-    for _ in range(900):
+    for second in range(900):
         if page.locator("img.widget-image").count() == 2:
             return
         failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
         assert failed.count() == 0, failed.first.inner_text()
+        if second % 15 == 0:
+            page.screenshot(path=SCREENSHOTS / "running.png")  # to look at while one waits
         page.wait_for_timeout(1000)
     pytest.fail("notebook 05 did not come to its explorers within 15 minutes")
 
