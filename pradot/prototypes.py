@@ -82,7 +82,7 @@ class PrototypeLearner(BaseEstimator):
         L1 error of the prototypes' marginal at which ``"streamed"`` stops, in [0, 2]; the other solvers do not look at it.
     precision : {"full", "reduced"}
         Of the matrix products of ``"streamed"`` and of scoring, see `pradot.streaming.BlockCost`. Where the device has no
-        instructions for ``"reduced"`` it is full, which `notes_` says.
+        instructions for ``"reduced"`` it is ``"kept"``, which `notes_` says.
     keep_gb : float
         Memory for a whole feature cost in ``"streamed"``, in GB (1e9 bytes); a larger one is made anew in every pass.
     start : {"uniform", "images", "spread", "kmeans", "kmeans_global"}
@@ -210,7 +210,9 @@ class PrototypeLearner(BaseEstimator):
         self.history_ = {k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")}
         self._dual, self._largest, self._errors = None, None, ()  # of the step before
         if self.precision != self._precision():
-            self.notes_.append(f"{self.device} has no instructions for bfloat16: products in full precision")
+            self.notes_.append(
+                f"{self.device} has no instructions for bfloat16: products in full precision, kept costs rounded"
+            )
 
         steps_per_epoch = n_images // batch_size
         n_steps = self.n_epochs * steps_per_epoch
@@ -336,7 +338,7 @@ class PrototypeLearner(BaseEstimator):
             self.positions_ = self.ema * self.positions_ + (1 - self.ema) * sent.positions / sent.received[:, None]
 
     def _precision(self):
-        return self.precision if self.precision == "full" or has_bfloat16(self.device) else "full"
+        return self.precision if self.precision == "full" or has_bfloat16(self.device) else "kept"
 
     def _send(self, features):
         """Transport a batch (batch, height, width, channels) to the prototypes; a `_Sent`."""

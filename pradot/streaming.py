@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from pradot.cost import CostScale, grid_positions, spatial_cost
 from pradot.errors import PradotError
 
-PRECISIONS = ("full", "reduced")
+PRECISIONS = ("full", "reduced")  # of a learner; see `BlockCost` for what becomes of it
 _BANDS = 7  # of the grid's rows, in which a search looks for the cheapest prototype
 _BLOCK = 6 * 2**20  # entries of a block that stays in cache: 25 MB of float32
 
@@ -53,9 +53,10 @@ class BlockCost:
         (height, width) of the feature map.
     alpha : float
         Weight of the spatial cost, in [0, 1].
-    precision : {"full", "reduced"}
-        Of the matrix product. ``"reduced"``: of unit vectors rounded to bfloat16 (2 ** -9), summed in float32. What is then
-        rounded is ``1 - cos``, so that small costs are not lost in the rounding of cosines near 1.
+    precision : {"full", "kept", "reduced"}
+        ``"reduced"``: matrix products of unit vectors rounded to bfloat16 (2 ** -9), summed in float32. What is then rounded is
+        ``1 - cos``, so that small costs are not lost in the rounding of cosines near 1. ``"kept"``: products in full precision,
+        but a cost that is kept for several passes is rounded in the same way, which halves its memory.
 
     Attributes
     ----------
@@ -241,7 +242,7 @@ def sinkhorn_streamed(
         Sinkhorn's own iterates; what is left after the first change are slow modes, which take fewer passes above 1
         (over-relaxation; Thibault et al., Algorithms 14, 2021).
     keep_gb : float
-        When the whole feature cost, in bfloat16 in reduced precision, takes no more than so many GB (1e9 bytes) it is kept
+        When the whole feature cost, in bfloat16 unless precision is full, takes no more than so many GB (1e9 bytes) it is kept
         for the passes after the first, which then need no large product but the last one.
 
     Returns
@@ -256,7 +257,8 @@ def sinkhorn_streamed(
     m, values = len(cost), x if values is None else values
     x = cost.operand(x)  # (height * width, batch, channels or channels + 1)
     shape = (x.shape[0] * x.shape[1], m)
-    kept = x.new_empty(shape) if math.prod(shape) * x.element_size() <= keep_gb * 1e9 else None
+    dtype = x.dtype if cost.precision == "full" else torch.bfloat16
+    kept = x.new_empty(shape, dtype=dtype) if math.prod(shape) * dtype.itemsize <= keep_gb * 1e9 else None
     v = values.new_zeros(m) if v is None else v
     errors, largest = [], None
     while True:
@@ -300,8 +302,11 @@ def _pass(cost, x, values, reg, v, kept, make):
     for cells in cost.blocks(batch):
         rows = slice(cells.start * batch, cells.stop * batch)
         c_feat = None if kept is None else kept[rows]  # (n_cells * batch, m)
-        if make:
+        if make and (c_feat is None or c_feat.dtype == x.dtype):
             c_feat = cost.features(x[cells].flatten(0, 1), out=c_feat)
+        elif make:
+            c_feat.copy_(cost.features(x[cells].flatten(0, 1)))
+        if make:
             maxima.append(c_feat.max())
         T = cost.buffer("T", c_feat.shape).copy_(c_feat).mul_(-cost.feature_weight / reg)  # (n_cells * batch, m)
         by_cells = T.view(-1, batch, T.shape[1])  # (n_cells, batch, m)

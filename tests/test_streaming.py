@@ -215,14 +215,27 @@ def test_prototypes_that_nothing_reaches_in_float32_are_filled_all_the_same(reg)
     assert result.marginal_errors[0] > 0.15 and result.marginal_errors[-1] <= 0.02
 
 
-def test_reduced_precision_gives_nearly_the_same_barycentres():
+@pytest.mark.parametrize("precision", ["kept", "reduced"])
+def test_reduced_precision_gives_nearly_the_same_barycentres(precision):
     full, reduced = (
         sinkhorn_streamed(problem(0.3, precision=p, dtype=torch.float32)[2], problem(0.3, dtype=torch.float32)[1], tol=0.01)
-        for p in ("full", "reduced")
+        for p in ("full", precision)
     )
     difference = (full.pushed - reduced.pushed).norm() / full.pushed.norm()
     assert 0 < difference < 0.02
     assert reduced.loss == pytest.approx(full.loss, rel=0.02)
+
+
+def test_only_a_cost_that_is_kept_is_rounded():
+    """One with exact products: made anew in every pass it gives what full precision gives, kept it takes half the memory."""
+    problems = {p: problem(0.3, precision=p, dtype=torch.float32) for p in ("full", "kept")}
+    anew = {p: sinkhorn_streamed(cost, x, tol=0.01, keep_gb=0) for p, (_, x, cost, _) in problems.items()}
+    assert torch.equal(anew["full"].pushed, anew["kept"].pushed)
+    _, x, cost, _ = problems["kept"]
+    room = 2 * x.shape[0] * x.shape[1] * len(cost) / 1e9  # for bfloat16, not for float32
+    kept = {p: sinkhorn_streamed(cost, x, tol=0.01, keep_gb=room) for p, (_, x, cost, _) in problems.items()}
+    assert torch.equal(anew["full"].pushed, kept["full"].pushed)
+    assert not torch.equal(anew["kept"].pushed, kept["kept"].pushed)
 
 
 def test_nothing_larger_than_a_block_is_held(monkeypatch):
@@ -287,8 +300,8 @@ def test_every_step_reaches_the_tolerance_and_later_ones_need_few_passes():
 
 def test_without_instructions_for_bfloat16_products_are_full_and_it_is_said(monkeypatch):
     monkeypatch.setattr(prototypes, "has_bfloat16", lambda device: False)
-    full, reduced = (
-        quick(precision=precision).fit(feature_maps(), feature_maps(2, seed=1)) for precision in ("full", "reduced")
+    full, reduced = (  # nothing is kept
+        quick(precision=precision, keep_gb=0).fit(feature_maps(), feature_maps(2, seed=1)) for precision in ("full", "reduced")
     )
     assert torch.equal(full.prototypes_, reduced.prototypes_)
     assert full.notes_ == [] and "no instructions for bfloat16" in reduced.notes_[0]

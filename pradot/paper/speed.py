@@ -237,7 +237,8 @@ def _step(features, side, quick, device):
         for k, u, plan in zip(*(part.split(256) for part in (kernel.kernel, kernel.row_scaling, pot.kernel)), strict=True)
     )
     found["pot_iterations_timed"] = few[1]
-    per_iteration = (times[few[1]] - times[few[0]]) / (few[1] - few[0])
+    # Where an iteration takes milliseconds, other work on the machine can make the longer run the quicker one.
+    per_iteration = max(0.0, times[few[1]] - times[few[0]]) / (few[1] - few[0])
     # The rest of POT's step is that of the faithful one: cost, barycentres, moving.
     around = _seconds(lambda: feature_cost(x, z), 1, warm=True) + found["barycentre_product_s"]
     found["pot_s"] = times[few[0]] + per_iteration * (100 - few[0]) + around
