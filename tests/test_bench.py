@@ -319,7 +319,21 @@ def test_a_killed_worker_loses_nothing(data, logged, expected, cluster, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["one process", "two processes", "two processes, these outlive it", "cluster"])
+def test_a_run_that_ends_its_process_is_told_and_the_rest_goes_on(data, encoder, expected, logged, tmp_path, capsys):
+    """As when memory runs out."""
+    deadly = Path(logged.replace(".py:build", ".py"))
+    deadly.write_text(deadly.read_text().replace("time.sleep(0.3)", "os.kill(os.getpid(), 9)"))
+    jobs = [*make_jobs(data, logged, categories=["own"], n_seeds=1), *make_jobs(data, encoder)]
+    outcomes = bench(jobs, tmp_path / "runs", n_jobs=2)
+    assert outcomes[0].error.startswith("its process was ended from outside")
+    assert all(outcome.error is None for outcome in outcomes[1:])
+    assert numbers(tmp_path / "runs") == expected
+    assert "a process was ended from outside" in capsys.readouterr().out
+    print(f"\none of {len(jobs)} runs kills its process (2 at once): it is told, the other {len(jobs) - 1} are finished")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["one process", "two processes", "two processes, their parent alone", "cluster"])
 def test_a_killed_run_goes_on_where_it_was(where, data, logged, expected, tmp_path, request):
     workers = {"scheduler": request.getfixturevalue("cluster")} if where == "cluster" else {"n_jobs": 1 + ("two" in where)}
     jobs, runs = make_jobs(data, logged), tmp_path / "runs"
@@ -329,7 +343,7 @@ def test_a_killed_run_goes_on_where_it_was(where, data, logged, expected, tmp_pa
         process = start_bench(tmp_path, data, logged, 2, workers)
         wait_for(lambda: len(list(runs.rglob("*.json"))) >= n_finished)  # noqa: B023
         time.sleep(random.uniform(0, 0.5))
-        if "outlive" in where or where == "cluster":
+        if "alone" in where or where == "cluster":
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGKILL)
@@ -346,8 +360,8 @@ def test_a_killed_run_goes_on_where_it_was(where, data, logged, expected, tmp_pa
     again = len(passes(logged)) - PASSES * len(jobs)
     at_once = 1 if where == "one process" else 2
     assert again <= PASSES * at_once * len(kills)  # of what was in the middle when it was killed
-    if "outlive" in where or where == "cluster":
-        assert again == 0  # what outlives it ends its run, and the next waits for it
+    if where == "cluster":
+        assert again == 0  # the workers end their runs, and the next call waits for them
     print(
         f"\n{where}: {len(jobs)} runs, killed (SIGKILL) with {' and '.join(map(str, kills))} finished, started again: "
         f"{sum(not outcome.is_new for outcome in outcomes)} found finished, {sum(o.is_new for o in outcomes)} done, "

@@ -58,7 +58,7 @@ def test_what_takes_long_shows_its_progress(path):
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     for call in calls:
         name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-        if name in ("features", "run", "Pradot", "PrototypeLearner"):
+        if name in ("features", "run", "bench", "Pradot", "PrototypeLearner"):
             keywords = {keyword.arg for keyword in call.keywords}  # None: settings by **
             assert keywords & {"progress", None}, f"{path.stem}: no progress=True in {ast.unparse(call)}"
 

@@ -7,6 +7,8 @@ them once, whichever process comes first. On one machine joblib spreads the jobs
 import functools
 import hashlib
 import os
+import threading
+import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,10 +208,8 @@ def _look_up(job, out):
     return None if find_record(path) is None else Outcome(job, path, False, None)
 
 
-def _do(job, out, cache, n_threads=None, progress=False):
+def _do(job, out, cache, progress=False):
     """Do one job, in whatever process."""
-    if n_threads is not None:
-        torch.set_num_threads(n_threads)
     try:
         encoder = _encoder_of(job, job.device)
         settings = {"seed": job.seed, "out": out, "cache": cache, "progress": progress}
@@ -217,6 +217,24 @@ def _do(job, out, cache, n_threads=None, progress=False):
     except Exception as error:  # anything may be wrong with one job; the others go on
         return Outcome(job, None, False, _one_line(error))
     return Outcome(job, path, is_new, None)
+
+
+def _do_in_child(do, job, parent, n_threads):
+    torch.set_num_threads(n_threads)
+    _end_with(parent)
+    return do(job)
+
+
+@functools.cache
+def _end_with(parent):
+    """Let this process end when its parent has, which could not tell it if it was killed."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _on_this_machine(do, jobs, n_jobs, progress):
@@ -227,11 +245,10 @@ def _on_this_machine(do, jobs, n_jobs, progress):
         return
     n_threads = max(1, torch.get_num_threads() // n_jobs)
     settings = {"backend": "loky", "inner_max_num_threads": n_threads}
-    tasks = {job: joblib.delayed(do)(job, n_threads=n_threads) for job in jobs}
+    tasks = {job: joblib.delayed(_do_in_child)(do, job, os.getpid(), n_threads) for job in jobs}
     try:
         with joblib.parallel_config(n_jobs=n_jobs, **settings):
-            # None wait in the processes' own queue: those that outlive a killed parent end with the job they are at.
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=n_jobs)
+            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
             for outcome in parallel(list(tasks.values())):
                 del tasks[outcome.job]
                 yield outcome

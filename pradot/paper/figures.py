@@ -182,6 +182,30 @@ def dots(table, xlabel="percent"):
     return fig
 
 
+def difference_heat_map(table, title=""):
+    """Differences from the paper as colours and numbers.
+
+    Parameters
+    ----------
+    table : DataFrame
+        See `pradot.paper.tables.benchmark_table`; it must have a column ``(metric, "difference")``.
+    title : str
+
+    Returns
+    -------
+    matplotlib Figure
+        Categories that were not run are left out; colours are even around 0.
+    """
+    differences = table.xs("difference", axis=1, level=1).dropna(how="all")
+    fig, ax = plt.subplots(figsize=(2.2 + 1.3 * differences.shape[1], 1.1 + 0.3 * len(differences)))
+    limit = max(0.5, differences.abs().max().max())
+    colours = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit, "cbar_kws": {"label": "this run - paper (points)"}}
+    sns.heatmap(differences, annot=True, fmt="+.1f", ax=ax, **colours)
+    ax.set(xlabel="", ylabel="", title=title)
+    ax.tick_params(axis="y", rotation=0)
+    return fig
+
+
 # ------------------------------------------------------------------------------------------------------------- the method
 
 STAGES = ("features", "cost", "transport", "prototypes", "score")  # of notebooks 01 to 05
