@@ -2,7 +2,8 @@
 
 Everything that does not depend on the slider is made once: costs, plans, axes, labels, the arrows' ends. A move mixes, looks
 colours up in a table, pastes them between the labels and sends one PNG. Matplotlib draws when an explorer is made and never
-after. All colour maps are readable by the colour-blind, and each control works by keyboard (Tab, arrows, Page Up and Down).
+after. All colour maps are readable by the colour-blind, and each control works by keyboard (Tab,
+space, and on sliders the arrow keys).
 """
 
 import functools
@@ -127,7 +128,7 @@ class Explorer:
         used = 1000 * (time.process_time() - start) / len(times)  # where others share the cores it is less than the median
         print(
             f"from a move of the slider to the new picture: median {np.median(times):.0f} ms, slowest {times.max():.0f} ms of "
-            f"{len(times)} moves (wanted: below {1000 * LIMIT:.0f} ms); processor time {used:.0f} ms a move, "
+            f"{len(times)} moves (wanted: below {1000 * LIMIT:.0f} ms)\nprocessor time {used:.0f} ms a move, "
             f"{torch.get_num_threads()} threads"
         )
 
@@ -190,12 +191,7 @@ class AlphaExplorer(Explorer):
     def controls(self):
         """See `Explorer.controls`: image, alpha, scale, arrows."""
         return {
-            "image": ipywidgets.Dropdown(
-                options=[(name, i) for i, name in enumerate(self.names)],
-                value=self.settings["image"],
-                description="image",
-                layout=ipywidgets.Layout(width="260px"),
-            ),
+            "image": _buttons("image", [(name, i) for i, name in enumerate(self.names)], self.settings["image"]),
             "alpha": ipywidgets.FloatSlider(
                 value=self.settings["alpha"],
                 min=0,
@@ -204,13 +200,12 @@ class AlphaExplorer(Explorer):
                 description="alpha (0: look alone, 1: place alone)",
                 readout_format=".2f",
                 style={"description_width": "initial"},
-                layout=ipywidgets.Layout(width="480px"),
+                layout=ipywidgets.Layout(width="560px"),
             ),
-            "scale": ipywidgets.Dropdown(
-                options=[("scale {}: {} x {} patches".format(s, *self._maps[s].shape), s) for s in self.scales],
-                value=self.settings["scale"],
-                description="features",
-                layout=ipywidgets.Layout(width="260px"),
+            "scale": _buttons(
+                "features",
+                [("scale {} ({} x {})".format(s, *self._maps[s].shape), s) for s in self.scales],
+                self.settings["scale"],
             ),
             "arrows": ipywidgets.Checkbox(value=self.settings["arrows"], description="arrows", indent=False),
         }
@@ -251,8 +246,8 @@ class AlphaExplorer(Explorer):
         view = self.view(image, alpha, scale)
         top = np.unravel_index(view.cost.argmax(), view.cost.shape)
         return (
-            f"image score (largest cost, no unit): <b>{view.score:.3f}</b>, of it by look {view.look[top]:.3f} and by place "
-            f"{view.place[top]:.3f} &nbsp; mean distance to the prototype's place: <b>{view.shift:.3f}</b> sides of the image"
+            f"image score (no unit): <b>{view.score:.3f}</b> = {view.look[top]:.3f} by look + {view.place[top]:.3f} by place "
+            f"&nbsp; mean length of the arrows: <b>{view.shift:.3f}</b> sides of the image"
         )
 
     def strip(self, image=0, alphas=(0.0, 0.05, 0.1, 0.3, 0.6, 1.0), scale=None):
@@ -674,6 +669,13 @@ def png(picture):
 _MASS = matplotlib.cm.ScalarMappable(matplotlib.colors.PowerNorm(0.5, 0, 1), HEAT)
 _THUMB = 108  # pixels of an image beside the threshold, with its frame
 _FONT = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), 11)
+
+
+def _buttons(label, options, value):
+    """One button for each option. JupyterLab takes the arrow keys away from drop-down lists, not Tab and space from buttons."""
+    return ipywidgets.ToggleButtons(options=options, value=value, description=label, style={"button_width": "auto"})
+
+
 _TABLE = (matplotlib.colormaps[HEAT](np.arange(256))[:, :3] * 255).round().astype(np.uint8)  # (256, 3)
 
 
