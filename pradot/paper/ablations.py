@@ -354,6 +354,7 @@ def _kmeans(name, base):
         "k-means per position": "kmeans",
         "k-means of all patches": "kmeans_global",
         "random patches": "images",
+        "spread-out patches": "spread",
     }
     return Ablation(
         name,
