@@ -108,6 +108,9 @@ def page(playwright, lab):
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         _when_run(page)
+        page.wait_for_function("document.body.innerText.split('from a move of the slider').length == 3", timeout=MINUTE)
+        times = page.locator("pre", has_text="from a move of the slider").all_inner_texts()
+        (SCREENSHOTS / "times.txt").write_text("\n".join(times))
         yield page
     finally:
         page.screenshot(path=SCREENSHOTS / "running.png")
@@ -193,7 +196,7 @@ def test_every_control_works_by_the_keyboard(page):
     buttons = explorer.box.locator("button")
     buttons.first.focus()
     reached = []
-    for _ in range(buttons.count() + 2):
+    for _ in range(buttons.count() + 3):  # and the slider, its number, the box for the arrows
         reached.append(page.evaluate("document.activeElement.type || document.activeElement.className"))
         page.keyboard.press("Tab")
     assert reached.count("button") + reached.count("submit") == buttons.count(), reached

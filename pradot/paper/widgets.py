@@ -83,7 +83,7 @@ class Explorer:
         for control in controls.values():
             control.observe(update, names="value")
         update()
-        row = ipywidgets.HBox(list(controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
+        row = ipywidgets.HBox(list(controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center"))
         box = ipywidgets.VBox([row, text, image])
         box.controls, box.image, box.text = controls, image, text
         return box
@@ -673,7 +673,8 @@ _FONT = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), 11)
 
 def _buttons(label, options, value):
     """One button for each option. JupyterLab takes the arrow keys away from drop-down lists, not Tab and space from buttons."""
-    return ipywidgets.ToggleButtons(options=options, value=value, description=label, style={"button_width": "auto"})
+    style, layout = {"button_width": "auto", "description_width": "60px"}, ipywidgets.Layout(width="auto", overflow="visible")
+    return ipywidgets.ToggleButtons(options=options, value=value, description=label, style=style, layout=layout)
 
 
 _TABLE = (matplotlib.colormaps[HEAT](np.arange(256))[:, :3] * 255).round().astype(np.uint8)  # (256, 3)
