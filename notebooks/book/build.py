@@ -47,7 +47,7 @@ def lay_out(target, root=ROOT):
         (target / name).write_text(MODULES.sub(lambda found: _module_lines(found, root), text))
     for name in ("CITATION.cff", "LICENSE"):
         shutil.copy(root / name, target)
-    shutil.copytree(root / "figures", target / "figures", ignore=shutil.ignore_patterns("*.csv", "*.tex", "*.pdf", "README.md"))
+    shutil.copytree(root / "figures", target / "figures", ignore=shutil.ignore_patterns("*.csv", "*.tex", "*.pdf"))
     for table in (target / "figures" / "tables").glob("*.md"):
         table.write_text(f"# {table.stem}\n\n{table.read_text()}")
     (target / "notebooks").mkdir()
