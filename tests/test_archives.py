@@ -238,6 +238,20 @@ def test_a_damaged_archive_leaves_nothing(tmp_path, ending, damage):
     assert names_in(tmp_path / "data") == []
 
 
+@pytest.mark.parametrize("member", range(1, 4))
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path, member):
+    write_category(tmp_path / "made", "bottle")
+    archive = pack(tmp_path / "made", tmp_path / "a.tar")
+    with tarfile.open(archive) as tar:
+        offset = tar.getmembers()[member].offset
+    content = archive.read_bytes()
+    for damaged in (content[:offset] + b"?" * 100 + content[offset + 100 :], content[:offset]):
+        archive.write_bytes(damaged)
+        with pytest.raises(PradotError, match=r"a\.tar cannot be unpacked .*damaged or cut"):
+            add(archive, tmp_path / "data")
+        assert names_in(tmp_path / "data") == []
+
+
 def hostile_tar(path, name, kind=tarfile.REGTYPE, target=""):
     with tarfile.open(path, "w") as tar:
         info = tarfile.TarInfo(name)

@@ -242,17 +242,32 @@ def unpack(archive: Path, folder: Path, progress: bool = False) -> None:
         raise PradotError(f"{archive} cannot be unpacked ({type(error).__name__}: {error}): download it again.") from error
 
 
+class _Member(tarfile.TarInfo):
+    """A header that cannot be read is damage; `tarfile` takes it for the end, as if nothing were missing."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # zeros: the end indeed
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"damaged or cut: {error}") from error
+
+
 def _unpack_tar(archive: Path, folder: Path, progress: bool) -> None:
     budget = _Budget(archive, folder)
     with (
         open(archive, "rb") as packed,
-        tarfile.open(fileobj=packed) as tar,
+        tarfile.open(fileobj=packed, tarinfo=_Member) as tar,
         _bytes_bar(archive.stat().st_size, f"unpacking {archive.name}", progress) as bar,
     ):
         for member in tar:
             budget.allow(member.name, member.size, member.isreg() or member.isdir())
             tar.extract(member, folder, filter="data")
             bar.update(packed.tell() - bar.n)
+        while tar.fileobj.read(1 << 20):  # up to the end, where the checksums of a compressed file are
+            pass
 
 
 def _unpack_zip(archive: Path, folder: Path, progress: bool) -> None:
