@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
-from small_data import write_category, write_encoder
+from small_data import ENCODER, write_category, write_encoder
 
 from pradot import PradotError
 from pradot.cli import main
@@ -187,31 +187,23 @@ def test_command_line(data, encoder, tmp_path, capsys, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------ several processes
 
-LOGGED = """
+LOGGED = f"""{ENCODER}
 import os
 import pathlib
 import time
-import torch
 
-class TwoScales(torch.nn.Module):
+class Logged(TwoScales):
     '''Writes its process for each pass of more than the probe, and takes its time.'''
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(5)
-        self.fine = torch.nn.Conv2d(3, 6, 8, stride=8)
-        self.coarse = torch.nn.Conv2d(6, 10, 2, stride=2)
 
     def forward(self, x):
         if len(x) > 1:
             with open(pathlib.Path(__file__).with_suffix(".log"), "a") as log:
-                log.write(f"{os.getpid()}\\n")
+                log.write(str(os.getpid()) + "\\n")
             time.sleep(0.3)
-        fine = self.fine(x).relu()
-        return [fine, self.coarse(fine).relu()]
+        return super().forward(x)
 
 def build():
-    return TwoScales()
+    return Logged()
 """
 PASSES = 2  # of the encoder in a run without cache: training images, test images
 

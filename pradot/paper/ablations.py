@@ -312,7 +312,7 @@ def _ema(name, base):
 def _start(name, base):
     return Ablation(
         name,
-        "Where should prototypes start: as noise, as patches of training images, or as k-means centres?",
+        "Where should prototypes start: as noise, as patches of random or spread-out training images, or as k-means centres?",
         "start",
         base,
         tuple(_row(start, base, f"start {start}", start=start) for start in STARTS),

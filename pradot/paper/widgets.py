@@ -2,13 +2,14 @@
 
 Everything that does not depend on the slider is made once: costs, plans, axes, labels, the arrows' ends. A move mixes, looks
 colours up in a table, pastes them between the labels and sends one PNG. Matplotlib draws when an explorer is made and never
-after. All colour maps are readable by the colour-blind, and each control works by keyboard (Tab,
-space, and on sliders the arrow keys).
+after. Heat maps are readable by the colour-blind, places are shown by arrows beside colours, and each control works by keyboard
+(Tab, space, and on sliders the arrow keys).
 """
 
 import functools
 import io
 import time
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import ipywidgets
@@ -37,7 +38,7 @@ _ANTIALIAS = 2  # arrows are drawn so many times larger and then reduced
 _MARK = (213, 94, 0)  # what moves: the palette's vermilion, which differs from its blue in brightness too
 
 
-class Explorer:
+class Explorer(ABC):
     """Pictures that depend on a few settings, shown with a control for each.
 
     A subclass says what the settings are (`controls`), draws the picture (`picture`) and says its numbers in words
@@ -57,17 +58,17 @@ class Explorer:
     slider: str
     moves: tuple
 
+    @abstractmethod
     def controls(self):
         """New widgets, a dict by setting; each with its label, unit and the value to begin with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def picture(self, **settings):
         """The whole view at these settings (others as `settings` has them), ndarray (height, width, 3), uint8."""
-        raise NotImplementedError
 
+    @abstractmethod
     def readout(self, **settings):
         """The numbers of the view in one line of HTML."""
-        raise NotImplementedError
 
     def widget(self):
         """Controls over the picture, as an ``ipywidgets.VBox``; its attributes are ``controls``, ``image`` and ``text``."""
