@@ -19,6 +19,7 @@ from pradot.encoder import Encoder
 from pradot.errors import PradotError
 from pradot.files import replacing
 from pradot.images import image_shape, list_images, read_image
+from pradot.learned import learn_once
 from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
@@ -72,13 +73,15 @@ class Pradot(BaseEstimator):
     random_state : int
         Seed of the held-out part, the start and the order of the images.
     cache : str or Path, optional
-        Folder where features are kept, see `Encoder.features`.
+        Folder where features are kept, see `Encoder.features`, and learned prototypes, see `pradot.learned.learn_once`.
     progress : bool
         Show progress bars.
 
     Attributes
     ----------
     learners_ : dict of Branch to PrototypeLearner
+    found_seconds_ : dict of Branch to float
+        The branches whose prototypes an equal fit had left in `cache`, and the seconds that learning them took then.
     n_images_ : dict of str to int
         ``train`` and ``validation``: images used for steps and for choosing the epoch.
     notes_ : list of str
@@ -174,13 +177,16 @@ class Pradot(BaseEstimator):
             parts = self._held_out(n_images)
         n_validation = len(next(iter(validation.values()))) if parts is None else len(parts[1])
         self.n_images_ = {"train": n_images if parts is None else len(parts[0]), "validation": n_validation}
-        self.learners_, notes = {}, {}
+        self.learners_, self.found_seconds_, notes = {}, {}, {}
         for branch in self._branches():
-            learner = self._learner(branch)
+            self.learners_[branch] = learner = self._learner(branch)
             maps = features[branch.scale]
-            self.learners_[branch] = learner.fit(
-                *((maps, validation[branch.scale]) if parts is None else (maps[part] for part in parts))
-            )
+            own = (maps, validation[branch.scale]) if parts is None else tuple(maps[part] for part in parts)
+            if self.cache is None:
+                learner.fit(*own)
+            else:
+                found, seconds = learn_once(learner, *own, self.cache)
+                self.found_seconds_ |= {branch: seconds} if found else {}
             notes.update(dict.fromkeys(learner.notes_))  # the branches say the same: once is enough
         self.notes_ = list(notes)
         return self

@@ -58,7 +58,7 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
         Also save the fitted model in this folder, which must not lie in `out` (then a finished run is made again if the folder
         does not hold its very model).
     cache : str or Path, optional
-        Folder of computed features, see `Encoder.features`.
+        Folder of computed features, see `Encoder.features`, and of learned prototypes, see `pradot.learned.learn_once`.
     progress : bool
         Show progress bars.
 
@@ -152,10 +152,16 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
     if data.validation:
         validation = encoder.features(data.validation, cache=cache, progress=progress, seconds=seconds)
     watch = Stopwatch(seconds)
-    detector = Pradot(encoder, random_state=identity["seed"], progress=progress, **preset.detector_settings)
+    detector = Pradot(encoder, random_state=identity["seed"], cache=cache, progress=progress, **preset.detector_settings)
     detector.fit_features(features, validation)
     watch.lap("fit")
     notes = [*encoder.notes, *data.notes, *detector.notes_]
+    if detector.found_seconds_:
+        seconds["fit"] += sum(detector.found_seconds_.values())
+        notes.append(
+            f"{len(detector.found_seconds_)} of {len(detector.learners_)} branches were learned before, by a run that trains "
+            "alike or a stopped one: the seconds of the fit are those of then, the peak of memory is without them"
+        )
     all_shapes = [image_shape(path) for path in (*data.train, *data.validation)]
     results, branch_maps = {"metrics": dict.fromkeys(METRICS), "by_defect": {}, "images": []}, {}
     if data.test:

@@ -182,12 +182,13 @@ def _seconds(work, repeats, warm=False):
     return statistics.median(times[-repeats:])
 
 
-def _peak(work, device):
-    """Largest memory of a piece of work above what was held before, GB."""
+def _time_and_peak(work, repeats, device):
+    """Median seconds of some runs and largest memory, GB above what was held, of one before them (no repeats: its seconds too)."""
     reset_peak_memory()
     before = peak_memory_gb(device)
-    work()
-    return peak_memory_gb(device) - before
+    first = _seconds(work, 1, warm=True)
+    peak = max(0.0, peak_memory_gb(device) - before)  # Linux counts pages in bundles: small work can seem to give some back
+    return (_seconds(work, repeats, warm=True) if repeats else first), peak
 
 
 def _started(features, device, n_steps=3, **settings):
@@ -208,12 +209,11 @@ def _step(features, side, quick, device):
         learner.prototypes_, learner._dual, learner._largest, learner._errors = start  # every step is the same one
         learner._step(batch)
 
-    # The step whose memory is looked at warms up.
-    found = {"fast_peak_gb": _peak(lambda: step(fast), device), "fast_s": _seconds(lambda: step(fast), 2, warm=True)}
+    found, long = {}, quick and side == 28  # steps of half a minute
+    found["fast_s"], found["fast_peak_gb"] = _time_and_peak(lambda: step(fast), 1 if long else 2, device)
     found["fast_passes"] = fast.history_["n_iter"][-1]
     found["fast_marginal_error"] = fast.history_["marginal_error"][-1]
-    found["faithful_peak_gb"] = _peak(lambda: step(faithful), device)
-    found["faithful_s"] = _seconds(lambda: step(faithful), 3 if side == 14 else 1, warm=True)
+    found["faithful_s"], found["faithful_peak_gb"] = _time_and_peak(lambda: step(faithful), 0 if long else 2, device)
     found["faithful_marginal_error"] = faithful.history_["marginal_error"][-1]
 
     x = torch.nn.functional.normalize(batch.flatten(0, 2), dim=1)  # (64 * side * side, channels)
@@ -225,7 +225,7 @@ def _step(features, side, quick, device):
 
     faithful.prototypes_ = start[0]
     M, _ = faithful.cost(batch)  # (64 * side * side, m)
-    few = {14: (1, 11), 28: (1, 4)}[side] if quick else (1, 100)
+    few = {14: (1, 6), 28: (1, 2)}[side] if quick else (1, 100)
     times = {}
     for n_iter in few:
         begin = time.perf_counter()

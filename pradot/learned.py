@@ -1,0 +1,97 @@
+"""Prototypes learned once: runs that train alike share them, and a run that was stopped goes on with its next branch."""
+
+import functools
+import hashlib
+import json
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from pradot import cost, precision, prototypes, streaming, transport
+from pradot.cost import CostScale
+from pradot.files import alone, replacing
+
+
+def learn_once(learner, features, validation, folder):
+    """Fit a learner, or give it what an equal fit has left in a folder.
+
+    Fits are equal when settings, images (the features' bytes), device, number of threads, torch and the code that learns are.
+
+    Parameters
+    ----------
+    learner : PrototypeLearner
+        Is fitted afterwards.
+    features, validation
+        As for `PrototypeLearner.fit`.
+    folder : str or Path
+        Made if missing. Each fit adds one file of the size of its prototypes.
+
+    Returns
+    -------
+    found : bool
+        Whether nothing had to be learned.
+    seconds : float
+        What learning took, now or then.
+    """
+    path = Path(folder) / f"prototypes-{_key(learner, features, validation)}.safetensors"
+    with alone(path):  # runs in other processes that need the same prototypes wait for them
+        seconds = _read(learner, path) if path.exists() else None
+        if seconds is not None:
+            return True, seconds
+        start = time.perf_counter()
+        learner.fit(features, validation)
+        seconds = time.perf_counter() - start
+        _write(learner, path, seconds)
+    return False, seconds
+
+
+def _key(learner, features, validation):
+    settings = {name: value for name, value in learner.get_params().items() if name not in ("progress", "device")}
+    where = (str(learner.device), torch.get_num_threads(), torch.__version__)
+    key = hashlib.sha256(repr((sorted(settings.items()), where, _code())).encode())
+    for maps in (features, validation):
+        key.update(repr(None if maps is None else tuple(maps.shape)).encode())
+        if maps is not None:
+            key.update(maps.detach().cpu().contiguous().numpy())
+    return key.hexdigest()[:32]
+
+
+@functools.cache
+def _code():
+    """SHA-256 of the code that learns: prototypes of another version are not this version's."""
+    files = (Path(module.__file__) for module in (cost, precision, prototypes, streaming, transport))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _write(learner, path, seconds):
+    learned = {
+        "grid_shape": learner.grid_shape_,
+        "scale": tuple(learner.scale_),
+        "n_steps": learner.n_steps_,
+        "best_step": learner.best_step_,
+        "history": learner.history_,
+        "notes": learner.notes_,
+        "seconds": seconds,
+    }
+    tensors = {"prototypes": learner.prototypes_.cpu().contiguous(), "positions": learner.positions_.cpu().contiguous()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"learned": json.dumps(learned)})
+
+
+def _read(learner, path):
+    """Seconds that learning took then; None, with a warning, if the file is damaged."""
+    try:
+        with safe_open(path, framework="pt", device=str(learner.device)) as file:
+            learned = json.loads(file.metadata()["learned"])
+            learner.prototypes_, learner.positions_ = file.get_tensor("prototypes"), file.get_tensor("positions")
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+        warnings.warn(f"learned prototypes {path} cannot be read and are learned again", stacklevel=3)
+        return None
+    learner.grid_shape_, learner.scale_ = tuple(learned["grid_shape"]), CostScale(*learned["scale"])
+    learner.n_steps_, learner.best_step_ = learned["n_steps"], learned["best_step"]
+    learner.history_, learner.notes_ = learned["history"], learned["notes"]
+    return learned["seconds"]
