@@ -183,7 +183,7 @@ def _seconds(work, repeats, warm=False):
 
 
 def _time_and_peak(work, repeats, device):
-    """Median seconds of some runs and largest memory, GB above what was held, of one before them (no repeats: its seconds too)."""
+    """Median seconds, and the largest memory of one run before, GB above what was held; no repeats: that run's seconds."""
     reset_peak_memory()
     before = peak_memory_gb(device)
     first = _seconds(work, 1, warm=True)
