@@ -31,7 +31,8 @@ from pradot.errors import PradotError
 PRECISIONS = ("full", "reduced")  # of a learner; see `BlockCost` for what becomes of it
 _BANDS = 7  # of the grid's rows, in which a search looks for the cheapest prototype
 _BLOCK = 6 * 2**20  # entries of a block that stays in cache: 25 MB of float32
-_SHARE = 0.1  # of a plan's entries that count; one with more is not sparse
+_SHARE = 0.2  # of a plan's entries that count; one with more is not sparse
+_MOST = 5 * 10**7  # entries that count: half a GB, and as much again while they are gathered
 _LIFT = 6.0  # by how much a prototype's dual may rise before one looks again for the entries that count
 
 
@@ -223,10 +224,10 @@ class StreamedTransport(NamedTuple):
 def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol=0.01, n_iter=100, relaxation=1.8):
     """Entropic optimal transport until the marginals are near enough, in passes over blocks of rows.
 
-    Every iteration makes the embeddings' marginal exact and measures the prototypes'. A plan is taken for sparse if fewer than
-    a tenth of its entries are larger than ``tol / 500`` of the mean one: then iterations run over these alone, until the error
-    is at most ``3 / 4 tol``, and what is left out is at most ``tol / 8`` of the mass, so that the true error is at most `tol`.
-    Otherwise every iteration is a pass.
+    Every iteration makes the embeddings' marginal exact and measures the prototypes'. A plan is taken for sparse if at most a
+    fifth of its entries, and 50 million, are larger than ``tol / (5 m)`` of the largest in their row: then iterations run over
+    these alone, until the error is at most ``3 / 4 tol`` while at most ``tol / 8`` of the mass is left out, so that the true
+    error is at most `tol`. Otherwise every iteration is a pass.
 
     Parameters
     ----------
@@ -365,7 +366,7 @@ class _Kernel:
         width = self._m if columns is None else len(columns)
         window = math.log(self._m / self._threshold)
         at, logs, row_ends, highest, totals, maxima = [], [], [], [], [], []
-        n_kept, allowed = sum(len(group.logs) for group in self._groups), _SHARE * self._m * batch
+        n_kept, allowed = sum(len(group.logs) for group in self._groups), min(_SHARE * self._n * self._m, _MOST)
         lift = torch.full_like(self.needed_lift[:width], -torch.inf)  # (width,)
         of_columns = torch.zeros_like(lift)
         for cells in self._cost.blocks(batch, width):
@@ -383,8 +384,9 @@ class _Kernel:
             of_columns += torch.mv(L.T, 1 / totals[-1])
             at.append((kept % width).int())
             n_kept += len(kept)
-            # The first block alone tells most plans that are not sparse.
-            if n_kept > allowed * (cells.stop if columns is None else self._x.shape[0]):
+            # The first block tells most plans that are not sparse; some rows may have many times the entries of others.
+            part = 1.0 if columns is not None else min(1.0, 4 * cells.stop / len(self._x))
+            if n_kept > part * allowed:
                 return False
         if columns is None:
             self._row_highest = torch.cat(highest)  # (n,)
