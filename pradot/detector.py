@@ -80,8 +80,10 @@ class Pradot(BaseEstimator):
     Attributes
     ----------
     learners_ : dict of Branch to PrototypeLearner
-    found_seconds_ : dict of Branch to float
-        The branches whose prototypes an equal fit had left in `cache`, and the seconds that learning them took then.
+    seconds_ : dict of Branch to float
+        What learning its prototypes took, now or before.
+    found_ : list of Branch
+        Those whose prototypes an equal fit had left in `cache`.
     n_images_ : dict of str to int
         ``train`` and ``validation``: images used for steps and for choosing the epoch.
     notes_ : list of str
@@ -175,16 +177,13 @@ class Pradot(BaseEstimator):
             parts = self._held_out(n_images)
         n_validation = len(next(iter(validation.values()))) if parts is None else len(parts[1])
         self.n_images_ = {"train": n_images if parts is None else len(parts[0]), "validation": n_validation}
-        self.learners_, self.found_seconds_, notes = {}, {}, {}
+        self.learners_, self.seconds_, self.found_, notes = {}, {}, [], {}
         for branch in self._branches():
             self.learners_[branch] = learner = self._learner(branch)
             maps = features[branch.scale]
             own = (maps, validation[branch.scale]) if parts is None else tuple(maps[part] for part in parts)
-            if self.cache is None:
-                learner.fit(*own)
-            else:
-                found, seconds = learn_once(learner, *own, self.cache)
-                self.found_seconds_ |= {branch: seconds} if found else {}
+            found, self.seconds_[branch] = learn_once(learner, *own, self.cache)
+            self.found_ += [branch] if found else []
             notes.update(dict.fromkeys(learner.notes_))  # the branches say the same: once is enough
         self.notes_ = list(notes)
         return self

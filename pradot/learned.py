@@ -27,26 +27,32 @@ def learn_once(learner, features, validation, folder):
         Is fitted afterwards.
     features, validation
         As for `PrototypeLearner.fit`.
-    folder : str or Path
-        Made if missing. Each fit adds one file of the size of its prototypes.
+    folder : str or Path, optional
+        Made if missing. Each fit adds one file of the size of its prototypes. None: nothing is looked for or left.
 
     Returns
     -------
     found : bool
         Whether nothing had to be learned.
     seconds : float
-        What learning took, now or then.
+        What learning took, now or then; waiting for another process that learns the same does not count.
     """
+    if folder is None:
+        return False, _learn(learner, features, validation)
     path = Path(folder) / f"prototypes-{_key(learner, features, validation)}.safetensors"
     with alone(path):  # runs in other processes that need the same prototypes wait for them
         seconds = _read(learner, path) if path.exists() else None
         if seconds is not None:
             return True, seconds
-        start = time.perf_counter()
-        learner.fit(features, validation)
-        seconds = time.perf_counter() - start
+        seconds = _learn(learner, features, validation)
         _write(learner, path, seconds)
     return False, seconds
+
+
+def _learn(learner, features, validation):
+    start = time.perf_counter()
+    learner.fit(features, validation)
+    return time.perf_counter() - start
 
 
 def _key(learner, features, validation):

@@ -151,16 +151,14 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
     validation = None  # a part of the training images, unless the data set holds some out itself
     if data.validation:
         validation = encoder.features(data.validation, cache=cache, progress=progress, seconds=seconds)
-    watch = Stopwatch(seconds)
     detector = Pradot(encoder, random_state=identity["seed"], cache=cache, progress=progress, **preset.detector_settings)
     detector.fit_features(features, validation)
-    watch.lap("fit")
     notes = [*encoder.notes, *data.notes, *detector.notes_]
-    if detector.found_seconds_:
-        seconds["fit"] += sum(detector.found_seconds_.values())
+    seconds["fit"] = sum(detector.seconds_.values())
+    if detector.found_:
         notes.append(
-            f"{len(detector.found_seconds_)} of {len(detector.learners_)} branches were learned before, by a run that trains "
-            "alike or a stopped one: the seconds of the fit are those of then, the peak of memory is without them"
+            f"{len(detector.found_)} of {len(detector.learners_)} branches were learned before, by a run that trains alike or a "
+            "stopped one: the seconds of the fit are those of then, the peak of memory is without them"
         )
     all_shapes = [image_shape(path) for path in (*data.train, *data.validation)]
     results, branch_maps = {"metrics": dict.fromkeys(METRICS), "by_defect": {}, "images": []}, {}
