@@ -311,12 +311,12 @@ def _among_those_that_count(kernel, values, state):
                 continue
             return None
         received = w * kernel.transposed_times(1 / row_sums) / len(row_sums)  # (m,)
-        change = state.measure(received)
+        following = torch.where(received > 0, lift + state.measure(received), kernel.needed_lift)  # (m,)
         if state.is_last or state.errors[-1] <= 0.75 * state.tol:
             values = values.flatten(0, 1) / row_sums[:, None]  # (n, k)
             pushed = w[:, None] * kernel.transposed_times(values) / len(row_sums)  # (m, k)
-            return state.result(pushed, received, kernel.loss(w, row_sums, received, state.v), state.v + lift + change)
-        lift = torch.where(received > 0, lift + change, kernel.needed_lift)
+            return state.result(pushed, received, kernel.loss(w, row_sums, received, state.v), state.v + following)
+        lift = following
         far = lift > _LIFT
         # Where most of what is missing is missing there.
         missing = (1 / m - received)[far].sum().item()

@@ -279,6 +279,17 @@ def test_prototypes_that_are_far_off_are_looked_at_again_alone(monkeypatch):
     assert any(0 < n <= 30 for n in looks[1:])
 
 
+def test_the_dual_of_prototypes_that_received_nothing_is_what_would_give_them_their_share(monkeypatch):
+    """Not what the smallest number says: a dual that is far too high would take all patches in the problem to come."""
+    looks = looks_of(monkeypatch)
+    x, cost = local_problem(far=3)
+    found = sinkhorn_streamed(cost, x, tol=0.05, n_iter=1)  # ends before these are reached
+    assert looks == [len(cost)] and (found.received == 0).any()
+    following = sinkhorn_streamed(cost, x, v=found.v, tol=0.05)
+    assert following.received[found.received == 0].max() < 20 / len(cost)
+    assert following.marginal_errors[0] < 0.5
+
+
 def test_both_ways_end_with_the_same_barycentres(monkeypatch):
     x, cost = local_problem(far=5)
     sparse = sinkhorn_streamed(cost, x, tol=1e-6, n_iter=5000)
