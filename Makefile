@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .SILENT:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help env same-python check-settings tables test browser-test lint format lab book pins clean
+.PHONY: help env same-python check-settings tables notebooks test browser-test lint format lab book pins clean
 
 # What can be set on the command line: make tables DATA="/my data" PRESET=fast
 PYTHON ?= python3
@@ -161,6 +161,9 @@ tables: check-settings env ## every notebook in order: all tables and figures, o
 test: env ## the tests: under 5 minutes on 2 cores
 	$(PY) -m pytest $(ARGS)
 
+notebooks: env ## run the notebooks on drawn data and keep their outputs in notebooks/, to be committed (NAMES="03 05": these)
+	env -u PRADOT_DATA $(PY) -m pradot notebooks --keep-outputs $(NAMES)
+
 browser-test: env ## the notebooks' explorers in a real JupyterLab and Chromium: minutes; screenshots in build/browser/
 	found=
 	for name in chromium chromium-browser google-chrome chrome; do
@@ -180,8 +183,8 @@ lint: env ## style of code and notebooks (ruff), rules for committed notebooks
 	$(PY) -m ruff format --check .
 	$(PY) tests/notebook_rules.py
 
-format: env ## mend what lint can mend: style, and outputs left in notebooks
-	$(PY) -c 'from pathlib import Path; from pradot.paper.notebooks import strip; [strip(p) for p in Path("notebooks").glob("*.ipynb")]'
+format: env ## mend what lint can mend: style, and tools' metadata left in notebooks
+	$(PY) -c 'from pathlib import Path; from pradot.paper.committed import tidy; [tidy(p) for p in Path("notebooks").glob("*.ipynb")]'
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 

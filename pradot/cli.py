@@ -103,6 +103,9 @@ def _parser():
     notebooks.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
     notebooks.add_argument("-f", metavar="FILE", help="a YAML file of parameters")
     notebooks.add_argument("--out", help="folder of the executed notebooks (default: build/notebooks)")
+    notebooks.add_argument(
+        "--keep-outputs", action="store_true", help="write the outputs into notebooks/ too, as they are committed"
+    )
     notebooks.set_defaults(command=_notebooks)
 
     predict = commands.add_parser("predict", parents=[common], help="score a folder of images with a saved model")
@@ -309,7 +312,7 @@ def _notebooks(options):
     if options.f:
         parameters |= _read_parameters(Path(options.f))
     parameters |= {name: _value(text) for name, text in options.p}
-    run_notebooks(options.names, parameters, options.out)
+    run_notebooks(options.names, parameters, options.out, options.keep_outputs)
 
 
 def _read_parameters(path):

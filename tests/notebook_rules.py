@@ -7,6 +7,8 @@ from pathlib import Path
 
 import nbformat
 
+from pradot.paper.committed import KINDS, stamp
+
 MAX_BYTES = 600_000
 # A path on somebody's machine; in a web address or a relative path something stands before the slash.
 ABSOLUTE_PATH = re.compile(
@@ -49,13 +51,28 @@ def problems(path):
         found += [f"{where}: metadata of {name}" for name in ("widgets", "papermill") if name in cell.metadata]
         found += [f"{where}: absolute path {match}" for match in ABSOLUTE_PATH.findall(cell.source)]
         if cell.cell_type == "code":
-            errors = [output.ename for output in cell.outputs if output.output_type == "error"]
-            if errors:
-                found.append(f"{where}: the error {errors[0]} among the outputs")
-            elif cell.outputs:
-                found.append(f"{where}: outputs")
-            if cell.execution_count is not None:
-                found.append(f"{where}: an execution count")
+            found += [f"{where}: {problem}" for problem in output_problems(cell.outputs)]
+            if cell.execution_count is None:
+                found.append(f"{where}: was not run")
+    made_by, now = notebook.metadata.get("pradot"), stamp(notebook)
+    if made_by != now:
+        found.append(f"stale outputs: they are of {made_by}, the notebook is {now}")
+    return found
+
+
+def output_problems(outputs):
+    """What is wrong with a cell's outputs."""
+    found = []
+    for output in outputs:
+        if output.output_type == "error":
+            found.append(f"the error {output.ename} among the outputs")
+        elif output.output_type == "stream":
+            found += [f"output of {output.name}"] if output.name != "stdout" else []
+            found += [f"absolute path {match} in the output" for match in ABSOLUTE_PATH.findall(output.text)]
+        else:
+            found += [f"output of kind {kind}" for kind in sorted(set(output.data) - set(KINDS))]
+            texts = [text for kind, text in output.data.items() if kind.startswith("text/")]
+            found += [f"absolute path {match} in the output" for text in texts for match in ABSOLUTE_PATH.findall(text)]
     return found
 
 
@@ -63,7 +80,8 @@ def main(paths):
     paths = [Path(path) for path in paths] or sorted(Path("notebooks").glob("*.ipynb"))
     lines = [f"{path}: {problem}" for path in paths for problem in problems(path)]
     if lines:
-        print("\n".join(lines), "`make format` takes outputs and metadata out.", sep="\n")
+        print("\n".join(lines))
+        print("`make notebooks` runs them and keeps their outputs; `make format` takes tools' metadata out.")
         return 1
     print(f"{len(paths)} notebooks follow the rules")
     return 0

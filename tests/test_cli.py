@@ -16,6 +16,7 @@ from pradot.cli import _value, main
 from pradot.encoder import OFFLINE_ENCODER, default_encoder, make_encoder
 from pradot.images import find_images
 from pradot.paper import notebooks, runs
+from pradot.paper.committed import tidy
 from pradot.paper.runs import read_records
 
 pytestmark = pytest.mark.usefixtures("few_prototypes")
@@ -200,7 +201,7 @@ def project(here, monkeypatch):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
         notebook.cells[0].metadata["tags"] = ["parameters"]
         nbformat.write(notebook, here / "notebooks" / f"{name}.ipynb")
-        notebooks.strip(here / "notebooks" / f"{name}.ipynb")
+        tidy(here / "notebooks" / f"{name}.ipynb")
     monkeypatch.setattr(notebooks, "project_root", lambda: here)
     monkeypatch.delenv("PRADOT_HEADLESS", raising=False)
     return here
@@ -214,6 +215,17 @@ def test_notebooks_run_in_order_with_their_parameters(project, capsys):
     assert all(line.endswith(" s") for line in lines)
     executed = nbformat.read(project / "done" / "00_first.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "0.001\n"
+
+
+def test_outputs_are_kept_where_the_notebooks_run_as_they_are(project, capsys):
+    path = project / "notebooks" / "00_first.ipynb"
+    assert main(["notebooks", "00", "--keep-outputs"]) == 0
+    kept = nbformat.read(path, as_version=4)
+    assert kept.cells[-1].outputs[0].text == "1\n" and set(kept.metadata) == {"kernelspec", "language_info", "pradot"}
+    before = path.read_bytes()
+    assert main(["notebooks", "00", "--keep-outputs", "-p", "a", "2"]) == 1
+    assert "run without parameters, not with a" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_one_line_per_notebook_and_no_bar_in_it(project, capfd, monkeypatch):

@@ -1,6 +1,8 @@
 """The notebooks as they are committed. That they run is what `make tables` shows."""
 
 import ast
+import base64
+import io
 import json
 import re
 from fnmatch import fnmatch
@@ -9,7 +11,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from notebook_rules import MAX_BYTES, main, problems
+from PIL import Image
 
+from pradot.paper.committed import keep_outputs, stamp, tidy
 from pradot.paper.figures import MAX_BYTES as MAX_FIGURE_BYTES
 from pradot.paper.notebooks import describe_setting
 
@@ -104,7 +108,17 @@ def notebook():
         nbformat.v4.new_code_cell("root = None", metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell("1 / 2 / 3"),
     ]
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    for number, cell in enumerate(cells[1:], 1):
+        cell.execution_count = number
+    cells[2].outputs = [nbformat.v4.new_output("stream", name="stdout", text="0.1666 in ../runs\n")]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook.metadata.pradot = stamp(notebook)
+    return notebook
+
+
+def output(**data):
+    """A displayed output of the given kinds."""
+    return nbformat.v4.new_output("display_data", {kind.replace("_", "/"): content for kind, content in data.items()})
 
 
 def test_a_good_notebook_has_no_problems(notebook, tmp_path):
@@ -122,11 +136,17 @@ def test_a_good_notebook_has_no_problems(notebook, tmp_path):
         (lambda n: n.metadata.update(widgets={}), "metadata of widgets"),
         (lambda n: n.metadata.update(papermill={}), "metadata of papermill"),
         (lambda n: n.cells[0].metadata.update(papermill={}), "cell 0: metadata of papermill"),
-        (lambda n: n.cells[2].update(execution_count=1), "cell 2: an execution count"),
-        (lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("stream", text="x")), "cell 2: outputs"),
+        (lambda n: n.cells[2].update(execution_count=None), "cell 2: was not run"),
+        (lambda n: n.cells[2].update(source="2 / 2 / 3"), "stale outputs"),
+        (lambda n: n.metadata.pop("pradot"), "stale outputs"),
+        (lambda n: n.metadata.pradot.update(version="0.0.1"), "stale outputs"),
+        (lambda n: n.cells[2].outputs[0].update(name="stderr"), "cell 2: output of stderr"),
+        (lambda n: n.cells[2].outputs[0].update(text="in /home/me/runs"), "absolute path /home/me/runs in the output"),
+        (lambda n: n.cells[2].outputs.append(output(text_html="<td>/tmp/x</td>")), "absolute path /tmp/x"),
+        (lambda n: n.cells[2].outputs.append(output(application_json="{}")), "output of kind application/json"),
         (lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("error", ename="OSError")), "error OSError"),
-        (lambda n: n.cells[1].update(source='root = "/home/someone/data"'), "absolute path /home/someone/data"),
-        (lambda n: n.cells[1].update(source=r'root = "C:\\data"'), "absolute path C:"),
+        (lambda n: n.cells[0].update(source='root = "/home/someone/data"'), "absolute path /home/someone/data"),
+        (lambda n: n.cells[0].update(source=r'root = "C:\\data"'), "absolute path C:"),
         (lambda n: n.cells[0].update(source="x" * MAX_BYTES), "at most"),
         (lambda n: n.cells[0].update(id=n.cells[1].id), "two with the same"),
         (lambda n: n.cells[0].pop("id"), "without an id"),
@@ -148,3 +168,65 @@ def test_a_text_that_is_no_notebook_is_named(tmp_path, capsys):
     (tmp_path / "a.ipynb").write_text("{")
     assert main([tmp_path / "a.ipynb"]) == 1
     assert "a.ipynb: no valid notebook" in capsys.readouterr().out
+
+
+def picture(width=1600, height=400):
+    """A picture as matplotlib's inline backend gives it, base64."""
+    written = io.BytesIO()
+    Image.effect_noise((width, height), 80).convert("RGBA").save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+@pytest.fixture
+def project(notebook, tmp_path):
+    """A folder with a committed notebook and an executed copy, as papermill leaves it."""
+    path, executed = tmp_path / "notebooks" / "a.ipynb", tmp_path / "build" / "a.ipynb"
+    for file in (path, executed):
+        file.parent.mkdir()
+    nbformat.write(notebook, path)
+    notebook.metadata.update(papermill={"duration": 1.0}, widgets={"state": {}})
+    notebook.cells[2].metadata.papermill = {"duration": 1.0}
+    notebook.cells[2].outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text=f"wrote {tmp_path}/runs\n"),
+        nbformat.v4.new_output("stream", name="stderr", text="50%|####"),
+        nbformat.v4.new_output("stream", name="stdout", text=f"and {tmp_path}s\n"),
+        output(**{"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "HBox()"}),
+        output(image_png=picture(), text_plain="<Figure>"),
+    ]
+    nbformat.write(notebook, executed)
+    return tmp_path
+
+
+def test_kept_outputs_are_what_a_reader_sees_and_follow_the_rules(project):
+    path, executed = project / "notebooks" / "a.ipynb", project / "build" / "a.ipynb"
+    keep_outputs(executed, path, project)
+    before, kept = nbformat.read(executed, as_version=4), nbformat.read(path, as_version=4)
+    assert [cell.source for cell in kept.cells] == [cell.source for cell in before.cells]
+    text, figure = kept.cells[2].outputs
+    assert text.text == f"wrote ../runs\nand {project}s\n"  # another folder, whose name begins alike
+    image = Image.open(io.BytesIO(base64.b64decode(figure.data["image/png"])))
+    assert image.size == (1000, 250) and image.mode == "P"
+    assert [cell.execution_count for cell in kept.cells if cell.cell_type == "code"] == [1, 2]
+    assert kept.cells[1].metadata == {"tags": ["parameters"]}
+    assert problems(path) == [f"cell 2: absolute path {project}s in the output"]
+    again = path.read_bytes()
+    keep_outputs(executed, path, project)
+    tidy(path)
+    assert path.read_bytes() == again
+
+
+def test_outputs_of_other_cells_are_not_kept(project):
+    path, executed = project / "notebooks" / "a.ipynb", project / "build" / "a.ipynb"
+    before = path.read_bytes()
+    executed.write_text(executed.read_text().replace("1 / 2 / 3", "1 / 2 / 4"))
+    with pytest.raises(ValueError, match="not of the cells"):
+        keep_outputs(executed, path, project)
+    assert path.read_bytes() == before
+
+
+def test_prose_may_change_without_a_new_run_and_code_may_not(notebook):
+    before = stamp(notebook)
+    notebook.cells[0].source = "Another sentence."
+    assert stamp(notebook) == before
+    notebook.cells[2].source = "1 / 2"
+    assert stamp(notebook) != before

@@ -14,6 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 import pradot
 from pradot.encoder import cache_folder, default_encoder
 from pradot.errors import PradotError
+from pradot.paper.committed import keep_outputs
 from pradot.paper.datasets import find_root, list_categories, load_category
 from pradot.paper.runs import device_name, versions
 
@@ -108,7 +109,7 @@ def find_notebooks(names=()):
     return sorted(set(chosen)) if names else found
 
 
-def run_notebooks(names=(), parameters=None, out=None):
+def run_notebooks(names=(), parameters=None, out=None, keep=False):
     """Run notebooks in order; one printed line each with its time; stop at the first that fails.
 
     Parameters
@@ -120,6 +121,8 @@ def run_notebooks(names=(), parameters=None, out=None):
         folder, and an encoder ``auto`` is settled once for all notebooks.
     out : str or Path, optional
         Folder of the executed notebooks; ``build/notebooks`` of the project by default.
+    keep : bool
+        Also write the outputs into the notebooks themselves, as they are committed: then there are no `parameters`.
 
     Returns
     -------
@@ -132,6 +135,11 @@ def run_notebooks(names=(), parameters=None, out=None):
         Unknown notebook or parameter, a cell failed, or the kernel died; the message names notebook, cell and error.
     """
     paths, parameters = find_notebooks(names), dict(parameters or {})
+    if keep and parameters:
+        raise PradotError(
+            f"notebooks are committed as they run without parameters, not with {', '.join(sorted(parameters))}: leave them or "
+            "--keep-outputs away"
+        )
     known = {path: set(papermill.inspect_notebook(str(path))) for path in paths}
     unknown = set(parameters) - set().union(*known.values())
     if unknown:
@@ -194,22 +202,9 @@ def run_notebooks(names=(), parameters=None, out=None):
             ) from error
         print(f"{again}{path.stem} ... {time.perf_counter() - start:.0f} s", flush=True)
         executed.append(target)
+        if keep:
+            keep_outputs(target, path, project_root())
     return executed
-
-
-def strip(path):
-    """Take outputs, execution counts and tool metadata out of a notebook file, as notebooks are committed."""
-    notebook = nbformat.read(path, as_version=4)
-    tags = {"tags": ["parameters"]}
-    for cell in notebook.cells:
-        cell.metadata = tags if "parameters" in cell.metadata.get("tags", []) else {}
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    nbformat.write(notebook, path)
 
 
 def _from_here(name, value):

@@ -1,0 +1,132 @@
+"""Notebooks as they are committed: with the outputs of a run on the drawn data, so that they can be read without running.
+
+Only what a reader sees is kept, without paths of a machine, tool metadata or live widgets; a stamp says which code made it.
+"""
+
+import base64
+import hashlib
+import io
+import re
+
+import nbformat
+from PIL import Image
+
+import pradot
+from pradot.files import replacing
+
+KINDS = ("image/png", "text/html", "text/markdown", "text/latex", "text/plain")
+"""Kinds of output that are kept. A widget is not: it is an empty line to whoever has no kernel."""
+MAX_PIXELS = 1000
+"""Width of a kept picture; the figures at their full size are in figures/."""
+
+
+def stamp(notebook):
+    """What the outputs of a notebook depend on: the package's version and the hash of its code cells.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+
+    Returns
+    -------
+    dict of str to str
+        ``version``; ``code_sha256`` over the sources of the code cells, in order.
+    """
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    digest = hashlib.sha256("\0".join(sources).encode()).hexdigest()
+    return {"version": pradot.__version__, "code_sha256": digest[:16]}
+
+
+def keep_outputs(executed, path, root):
+    """Write the outputs of an executed copy into the committed notebook.
+
+    Parameters
+    ----------
+    executed : str or Path
+        What papermill made of it, without parameters of the run.
+    path : str or Path
+        The committed notebook. Its cells stay as they are.
+    root : Path
+        The project: its paths become relative to notebooks/.
+    """
+    notebook, ran = (nbformat.read(file, as_version=4) for file in (path, executed))
+    if [cell.source for cell in ran.cells] != [cell.source for cell in notebook.cells]:
+        raise ValueError(f"{executed} is not of the cells of {path}")
+    places = {str(root): "..", str(root.resolve()): ".."}
+    number = 0
+    for cell, done in zip(notebook.cells, ran.cells, strict=True):
+        if cell.cell_type == "code":
+            number += 1
+            cell.execution_count, cell.outputs = number, _merged(_kept(output, places, number) for output in done.outputs)
+    notebook.metadata["pradot"] = stamp(notebook)
+    _write(notebook, path)
+
+
+def tidy(path):
+    """Take out of a notebook file what is never committed: tool metadata, live widgets, what goes to stderr."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = _merged(_kept(output, {}, cell.execution_count) for output in cell.outputs)
+    _write(notebook, path)
+
+
+def _write(notebook, path):
+    for cell in notebook.cells:
+        cell.metadata = {"tags": ["parameters"]} if "parameters" in cell.metadata.get("tags", []) else {}
+    ours = {"pradot": notebook.metadata["pradot"]} if "pradot" in notebook.metadata else {}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    } | ours
+    with replacing(path) as temporary:
+        nbformat.write(notebook, temporary)
+
+
+def _kept(output, places, number):
+    """An output as it is committed, or None."""
+    if output.output_type == "stream":
+        text = None if output.name == "stderr" else _shortened(output.text, places)
+        return nbformat.v4.new_output("stream", name="stdout", text=text) if text else None
+    if output.output_type == "error":
+        return output
+    data = {kind: output.data[kind] for kind in KINDS if kind in output.data}
+    if any(kind.endswith("widget-view+json") for kind in output.data) or not data:
+        return None
+    for kind, content in data.items():
+        data[kind] = _small(content) if kind == "image/png" else _shortened(content, places)
+    if output.output_type == "execute_result":
+        return nbformat.v4.new_output("execute_result", data, execution_count=number)
+    return nbformat.v4.new_output("display_data", data)
+
+
+def _merged(outputs):
+    """The outputs that are there; text that was printed in pieces is one."""
+    kept = []
+    for output in outputs:
+        if output is None:
+            continue
+        if kept and output.output_type == kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
+
+
+def _shortened(text, places):
+    for place, instead in places.items():
+        text = re.sub(re.escape(place) + r"(?=/|\b)", instead, text)
+    return text
+
+
+def _small(png):
+    """A picture (base64) of at most `MAX_PIXELS` width and 256 colours."""
+    image = Image.open(io.BytesIO(base64.b64decode(png)))
+    if image.mode == "P" and image.width <= MAX_PIXELS:  # it is one already
+        return png
+    image = image.convert("RGB")
+    if image.width > MAX_PIXELS:
+        image = image.resize((MAX_PIXELS, round(image.height * MAX_PIXELS / image.width)), Image.Resampling.LANCZOS)
+    written = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(written, "PNG", optimize=True)
+    return base64.b64encode(written.getvalue()).decode()
