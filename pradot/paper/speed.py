@@ -118,7 +118,7 @@ def summary_table(found):
         rows += [
             (f"{size}: POT's solver, s{how}", f"{step['pot_s']:.1f}", ""),
             (f"{size}: faithful path, s", f"{step['faithful_s']:.2f}", ""),
-            (f"{size}: fast path, s ({step['fast_passes']} passes)", f"{step['fast_s']:.2f}", ""),
+            (f"{size}: fast path, s ({step['fast_passes']:.2f} passes)", f"{step['fast_s']:.2f}", ""),
             (f"{size}: the two float32 matrix products, s", f"{step['cost_product_s'] + step['barycentre_product_s']:.2f}", ""),
             (f"{size}: POT / faithful", f"{step['pot_over_faithful']:.1f}", f">= {10 if side == 14 else 20}"),
             (f"{size}: POT / fast", f"{step['pot_over_fast']:.0f}", f">= {30 if side == 14 else 100}"),
