@@ -13,6 +13,7 @@ import pytest
 from notebook_rules import MAX_BYTES, main, problems
 from PIL import Image
 
+from pradot.paper import committed
 from pradot.paper.committed import keep_outputs, stamp, tidy
 from pradot.paper.figures import MAX_BYTES as MAX_FIGURE_BYTES
 from pradot.paper.notebooks import describe_setting
@@ -230,3 +231,15 @@ def test_prose_may_change_without_a_new_run_and_code_may_not(notebook):
     assert stamp(notebook) == before
     notebook.cells[2].source = "1 / 2"
     assert stamp(notebook) != before
+
+
+def test_pictures_are_made_smaller_until_the_notebook_is_small_enough(project, monkeypatch):
+    path, executed = project / "notebooks" / "a.ipynb", project / "build" / "a.ipynb"
+    widths = []
+    for most in (500_000, 200_000, 0):
+        monkeypatch.setattr(committed, "MAX_BYTES", most)
+        keep_outputs(executed, path, project)
+        (figure,) = [out for out in nbformat.read(path, as_version=4).cells[2].outputs if out.output_type == "display_data"]
+        widths.append(Image.open(io.BytesIO(base64.b64decode(figure.data["image/png"]))).width)
+        assert most == 0 or path.stat().st_size <= most
+    assert widths[0] == 1000 > widths[1] > widths[2] == 500  # the last where none is small enough

@@ -16,8 +16,11 @@ from pradot.files import replacing
 
 KINDS = ("image/png", "text/html", "text/markdown", "text/latex", "text/plain")
 """Kinds of output that are kept. A widget is not: it is an empty line to whoever has no kernel."""
-MAX_PIXELS = 1000
-"""Width of a kept picture; the figures at their full size are in figures/."""
+MAX_BYTES = 500_000
+"""Of a notebook with its outputs."""
+SIZES = ((1000, 256), (800, 128), (650, 64), (500, 64))
+"""Width and number of colours of kept pictures: the first with which a notebook is small enough, else the last. The figures at
+their full size are in figures/."""
 
 
 def stamp(notebook):
@@ -53,11 +56,14 @@ def keep_outputs(executed, path, root):
     if [cell.source for cell in ran.cells] != [cell.source for cell in notebook.cells]:
         raise ValueError(f"{executed} is not of the cells of {path}")
     places = {str(root): "..", str(root.resolve()): ".."}
-    number = 0
-    for cell, done in zip(notebook.cells, ran.cells, strict=True):
-        if cell.cell_type == "code":
-            number += 1
-            cell.execution_count, cell.outputs = number, _merged(_kept(output, places, number) for output in done.outputs)
+    for size in SIZES:
+        number = 0
+        for cell, done in zip(notebook.cells, ran.cells, strict=True):
+            if cell.cell_type == "code":
+                number += 1
+                cell.execution_count, cell.outputs = number, _merged(_kept(out, places, number, size) for out in done.outputs)
+        if len(nbformat.writes(notebook)) <= MAX_BYTES:
+            break
     notebook.metadata["pradot"] = stamp(notebook)
     _write(notebook, path)
 
@@ -67,7 +73,7 @@ def tidy(path):
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = _merged(_kept(output, {}, cell.execution_count) for output in cell.outputs)
+            cell.outputs = _merged(_kept(output, {}, cell.execution_count, SIZES[0]) for output in cell.outputs)
     _write(notebook, path)
 
 
@@ -83,7 +89,7 @@ def _write(notebook, path):
         nbformat.write(notebook, temporary)
 
 
-def _kept(output, places, number):
+def _kept(output, places, number, size):
     """An output as it is committed, or None."""
     if output.output_type == "stream":
         text = None if output.name == "stderr" else _shortened(output.text, places)
@@ -94,7 +100,7 @@ def _kept(output, places, number):
     if any(kind.endswith("widget-view+json") for kind in output.data) or not data:
         return None
     for kind, content in data.items():
-        data[kind] = _small(content) if kind == "image/png" else _shortened(content, places)
+        data[kind] = _small(content, *size) if kind == "image/png" else _shortened(content, places)
     if output.output_type == "execute_result":
         return nbformat.v4.new_output("execute_result", data, execution_count=number)
     return nbformat.v4.new_output("display_data", data)
@@ -119,14 +125,14 @@ def _shortened(text, places):
     return text
 
 
-def _small(png):
-    """A picture (base64) of at most `MAX_PIXELS` width and 256 colours."""
+def _small(png, width, colours):
+    """A picture (base64) of at most so many pixels' width and so many colours."""
     image = Image.open(io.BytesIO(base64.b64decode(png)))
-    if image.mode == "P" and image.width <= MAX_PIXELS:  # it is one already
+    if image.mode == "P" and image.width <= width:  # it is one already
         return png
     image = image.convert("RGB")
-    if image.width > MAX_PIXELS:
-        image = image.resize((MAX_PIXELS, round(image.height * MAX_PIXELS / image.width)), Image.Resampling.LANCZOS)
+    if image.width > width:
+        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
     written = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(written, "PNG", optimize=True)
+    image.quantize(colours, dither=Image.Dither.NONE).save(written, "PNG", optimize=True)
     return base64.b64encode(written.getvalue()).decode()
