@@ -265,13 +265,15 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
     values = x if values is None else values
     x = cost.operand(x)  # (height * width, batch, channels or channels + 1)
     state = _State(values.new_zeros(len(cost)) if v is None else v.clone(), tol, n_iter, relaxation)
-    result = None
-    while result is None:
+    for _ in range(3):  # where looking at all entries again and again does not help, passes do
         kernel = _Kernel(cost, x, reg, tol / 5)
-        if not kernel.look(state):
-            return _in_dense_passes(cost, x, values, reg, state, expected)
-        result = _among_those_that_count(kernel, values, state)
-    return result
+        n_before = len(state.errors)
+        result = _among_those_that_count(kernel, values, state) if kernel.look(state) else None
+        if result is not None:
+            return result
+        if len(state.errors) == n_before:  # not sparse, or too much is left out from the start
+            break
+    return _in_dense_passes(cost, x, values, reg, state, expected)
 
 
 class _State:
@@ -306,7 +308,7 @@ def _among_those_that_count(kernel, values, state):
     while True:
         w = lift.exp()  # (m,)
         row_sums = kernel.times(w)  # (n,)
-        if kernel.left_out(lift, row_sums) > state.tol / 8:
+        if not kernel.left_out(lift, row_sums) <= state.tol / 8:  # NaN too: a row whose entries have all become 0
             if _looked_again(kernel, state, lift, lift > _LIFT / 2):
                 continue
             return None
@@ -327,7 +329,7 @@ def _among_those_that_count(kernel, values, state):
 
 def _looked_again(kernel, state, lift, far):
     """Look again at prototypes that are `far` (m,) from where they were; False: all must be, from the dual now in `state`."""
-    if 0 < far.sum().item() <= len(far) / 4:
+    if 0 < far.sum().item() <= len(far) / 4 and kernel.n_looks < 8:
         state.v[far] += lift[far]
         lift[far] = 0
         if kernel.look(state, far.nonzero()[:, 0]):
@@ -403,6 +405,11 @@ class _Kernel:
         self._left_of_columns[columns] = (of_columns - self._groups[-1].transposed_times(1 / row_totals)).clamp_(min=0)
         state.n_passes += width / self._m
         return True
+
+    @property
+    def n_looks(self):
+        """How often it has looked."""
+        return len(self._groups)
 
     def times(self, w):
         """``K w``: (n,)."""
