@@ -260,7 +260,7 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
     Raises
     ------
     PradotError
-        The cost is not finite.
+        The cost is not finite, or so large beside `reg` that the plan is not.
     """
     values = x if values is None else values
     x = cost.operand(x)  # (height * width, batch, channels or channels + 1)
@@ -299,6 +299,10 @@ class _State:
         return change if len(self.errors) == 1 else self.relaxation * change
 
     def result(self, pushed, received, loss, v):
+        if not math.isfinite(self.errors[-1] + loss):
+            raise PradotError(
+                f"the transport's numbers left the range of {v.dtype}: the cost is too large beside reg; raise reg"
+            )
         return StreamedTransport(pushed, received, loss, v - v.mean(), self.errors, self.n_passes, self.largest)
 
 
@@ -320,9 +324,9 @@ def _among_those_that_count(kernel, values, state):
             return state.result(pushed, received, kernel.loss(w, row_sums, received, state.v), state.v + following)
         lift = following
         far = lift > _LIFT
-        # Where most of what is missing is missing there.
+        # Where most of what is missing is missing there; all that is missing is half of the error.
         missing = (1 / m - received)[far].sum().item()
-        if missing > 0.5 * state.errors[-1] and not _looked_again(kernel, state, lift, far):
+        if missing > 0.25 * state.errors[-1] and not _looked_again(kernel, state, lift, far):
             return None
         lift.clamp_(max=_LIFT)
 

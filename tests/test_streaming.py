@@ -261,7 +261,7 @@ def test_what_is_left_out_keeps_the_true_error_within_the_tolerance(monkeypatch,
     found = sinkhorn_streamed(cost, x, tol=tol, n_iter=2000, relaxation=1)
     assert looks and None not in looks  # it is sparse
     assert found.n_passes == pytest.approx(sum(looks) / len(cost))
-    assert found.n_passes < 3 and (far == 0 or len(found.marginal_errors) > 3)  # most iterations are over few entries
+    assert found.n_passes < 3 and (far == 0 or len(found.marginal_errors) > 2 * found.n_passes)  # most iterations are over few entries
     # One pass over all entries from the dual that it ended with, before the iteration that is to come.
     dual = found.v + (len(cost) * found.received).log()
     received, pushed, loss, _ = streaming._pass(cost, cost.operand(x), x, 0.01, dual)
@@ -288,6 +288,29 @@ def test_the_dual_of_prototypes_that_received_nothing_is_what_would_give_them_th
     following = sinkhorn_streamed(cost, x, v=found.v, tol=0.05)
     assert following.received[found.received == 0].max() < 20 / len(cost)
     assert following.marginal_errors[0] < 0.5
+
+
+@pytest.mark.parametrize("n", [2, 16])
+@pytest.mark.parametrize("reg", [0.003, 0.01, 0.1])
+def test_prototypes_that_are_single_images_are_filled_by_one_of_these(n, reg):
+    """All prototypes but those of one image receive nothing at first, so that all that is missing is missing there."""
+    images = torch.randn(n, 14, 14, 64, generator=torch.Generator().manual_seed(0))
+    cost = BlockCost(images.flatten(0, 2), grid_positions(14, 14).repeat(n, 1), (14, 14), 0.3)
+    x = by_cell(images[:1])  # (196, 1, 64)
+    cost.scale = cost.maxima(x)
+    found = sinkhorn_streamed(cost, x, reg=reg)
+    assert found.marginal_errors[0] > 1.5 * (1 - 1 / n) or reg == 0.1
+    assert found.marginal_errors[-1] <= 0.01  # before the iterations are used up
+    assert found.v.isfinite().all() and found.pushed.isfinite().all()
+
+
+@pytest.mark.parametrize("way", ["sparse", "dense"])
+def test_a_plan_whose_numbers_leave_their_range_is_an_error(monkeypatch, way):
+    x, cost = local_problem(dtype=torch.float32)
+    if way == "dense":
+        monkeypatch.setattr(streaming, "_SHARE", 0.0)
+    with pytest.raises(PradotError, match="raise reg"):
+        sinkhorn_streamed(cost, x, v=torch.full((len(cost),), torch.inf))
 
 
 def test_both_ways_end_with_the_same_barycentres(monkeypatch):
