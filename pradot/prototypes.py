@@ -48,7 +48,6 @@ class _Sent(NamedTuple):
     n_iter: int
     scale: CostScale  # largest costs of the batch
     dual: torch.Tensor | None = None  # (m,), where the next transport starts
-    n_passes: float | None = None  # over all entries of the cost
 
 
 class PrototypeLearner(BaseEstimator):
@@ -83,7 +82,9 @@ class PrototypeLearner(BaseEstimator):
         L1 error of the prototypes' marginal at which ``"streamed"`` stops, in [0, 2]; the other solvers do not look at it.
     precision : {"full", "reduced"}
         Of the matrix products of ``"streamed"`` and of scoring, see `pradot.streaming.BlockCost`. Where the device has no
-        instructions for ``"reduced"`` it is ``"full"``, which `notes_` says.
+        instructions for ``"reduced"`` it is ``"kept"``, which `notes_` says.
+    keep_gb : float
+        Memory for a whole feature cost in ``"streamed"``, in GB (1e9 bytes); a larger one is made anew in every pass.
     start : {"uniform", "images", "spread", "kmeans", "kmeans_global"}
         Features of the prototypes before the first step. ``"uniform"``: random numbers in [0, 1), as in the paper.
         ``"images"``: those of randomly chosen training images at each prototype's place. ``"spread"``: at each place those of
@@ -141,6 +142,7 @@ class PrototypeLearner(BaseEstimator):
         solver="kernel",
         tol=0.01,
         precision="full",
+        keep_gb=1.3,
         start="uniform",
         random_state=0,
         device="cpu",
@@ -158,6 +160,7 @@ class PrototypeLearner(BaseEstimator):
         self.solver = solver
         self.tol = tol
         self.precision = precision
+        self.keep_gb = keep_gb
         self.start = start
         self.random_state = random_state
         self.device = device
@@ -205,9 +208,11 @@ class PrototypeLearner(BaseEstimator):
         else:
             self.prototypes_ = self._start_features(features, generator).to(self.device)  # (m, channels)
         self.history_ = {k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")}
-        self._dual, self._largest, self._n_passes = None, None, 2  # of the step before
+        self._dual, self._largest, self._errors = None, None, ()  # of the step before
         if self.precision != self._precision():
-            self.notes_.append(f"{self.device} has no instructions for bfloat16: matrix products in full precision")
+            self.notes_.append(
+                f"{self.device} has no instructions for bfloat16: products in full precision, kept costs rounded"
+            )
 
         steps_per_epoch = n_images // batch_size
         n_steps = self.n_epochs * steps_per_epoch
@@ -317,7 +322,7 @@ class PrototypeLearner(BaseEstimator):
         """One training step on a batch (batch, height, width, channels)."""
         sent = self._send(features.to(self.device))
         if self.solver == "streamed":
-            self._dual, self._largest, self._n_passes = sent.dual, sent.scale.feature, sent.n_passes
+            self._dual, self._largest, self._errors = sent.dual, sent.scale.feature, sent.marginal_errors
         # The weights of the prototypes are 1 / m, so m T^T x is what each receives on average.
         barycentres = len(self.prototypes_) * sent.features  # (m, channels)
         moved = self.ema * self.prototypes_ + (1 - self.ema) * barycentres
@@ -333,7 +338,7 @@ class PrototypeLearner(BaseEstimator):
             self.positions_ = self.ema * self.positions_ + (1 - self.ema) * sent.positions / sent.received[:, None]
 
     def _precision(self):
-        return self.precision if self.precision == "full" or has_bfloat16(self.device) else "full"
+        return self.precision if self.precision == "full" or has_bfloat16(self.device) else "kept"
 
     def _send(self, features):
         """Transport a batch (batch, height, width, channels) to the prototypes; a `_Sent`."""
@@ -374,9 +379,10 @@ class PrototypeLearner(BaseEstimator):
             values,
             self.reg,
             v=self._dual,
-            expected=self._n_passes,
+            expected=self._errors,
             tol=self.tol,
             n_iter=self.n_iter,
+            keep_gb=self.keep_gb,
         )
         channels = x.shape[2]
         return _Sent(
@@ -388,7 +394,6 @@ class PrototypeLearner(BaseEstimator):
             len(sent.marginal_errors),
             CostScale(sent.largest, scale.space),
             sent.v,
-            sent.n_passes,
         )
 
     def _validate(self, features, batch_size):

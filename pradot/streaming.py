@@ -5,23 +5,17 @@ prototypes' dual ``v`` given, the rows of a plan do not depend on each other (no
 
     T_ij = a_i softmax_j(v_j - M_ij / reg)
 
-Where the received masses ``sum_i T_ij`` are not near enough to uniform, ``v_j <- v_j + log b_j - log received_j`` is one
-Sinkhorn iteration. As prototypes move little in a step of training, the dual of the step before is nearly right from the start.
-
-In the plan between images of one kind and prototypes like them, all but one or two entries in a hundred are as good as
-nothing. One pass over the blocks, in which each is used up while it is in cache, finds those that count; iterations, loss and
-barycentres are made of these alone. How much is left out is bounded all the time; prototypes whose dual has moved so far that
-it might matter are looked at again.
+so one pass over the blocks gives everything that a training step needs: the mass that each prototype received, the sum of
+the embeddings that it received, and the loss. A block is used up while it is in cache. Where the received masses are not
+near enough to uniform, ``v_j <- v_j + log b_j - log received_j`` and one more pass is one more Sinkhorn iteration. As
+prototypes move little in a step of training, the dual of the step before is nearly right from the start.
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import scipy.sparse
 import torch
 from torch.nn.functional import normalize
 
@@ -31,9 +25,6 @@ from pradot.errors import PradotError
 PRECISIONS = ("full", "reduced")  # of a learner; see `BlockCost` for what becomes of it
 _BANDS = 7  # of the grid's rows, in which a search looks for the cheapest prototype
 _BLOCK = 6 * 2**20  # entries of a block that stays in cache: 25 MB of float32
-_SHARE = 0.2  # of a plan's entries that count; one with more is not sparse
-_MOST = 5 * 10**7  # entries that count: half a GB, and as much again while they are gathered
-_LIFT = 6.0  # by how much a prototype's dual may rise before one looks again for the entries that count
 
 
 def by_cell(features):
@@ -62,9 +53,10 @@ class BlockCost:
         (height, width) of the feature map.
     alpha : float
         Weight of the spatial cost, in [0, 1].
-    precision : {"full", "reduced"}
+    precision : {"full", "kept", "reduced"}
         ``"reduced"``: matrix products of unit vectors rounded to bfloat16 (2 ** -9), summed in float32. What is then rounded is
-        ``1 - cos``, so that small costs are not lost in the rounding of cosines near 1.
+        ``1 - cos``, so that small costs are not lost in the rounding of cosines near 1. ``"kept"``: products in full precision,
+        but a cost that is kept for several passes is rounded in the same way, which halves its memory.
 
     Attributes
     ----------
@@ -102,10 +94,10 @@ class BlockCost:
         """Largest spatial cost."""
         return self._table.max().item()
 
-    def blocks(self, batch, width=None):
-        """Slices of cells such that the blocks of `batch` images stay in cache, for all prototypes or so many."""
+    def blocks(self, batch):
+        """Slices of cells such that the blocks of `batch` images stay in cache."""
         entries = _BLOCK if self.grid.device.type == "cpu" else 2**27
-        step = max(1, entries // (batch * (width or len(self))))
+        step = max(1, entries // (batch * len(self)))
         return [slice(start, min(start + step, len(self.grid))) for start in range(0, len(self.grid), step)]
 
     def operand(self, x):
@@ -119,7 +111,7 @@ class BlockCost:
         ----------
         x : Tensor of shape (k, channels or channels + 1)
             Embeddings, see `operand`.
-        columns : slice, or Tensor of shape (n_columns,), int64
+        columns : slice
             Which prototypes.
         out : Tensor of shape (k, n_columns), optional
             Where to write it. None: memory that the next call overwrites.
@@ -133,9 +125,9 @@ class BlockCost:
         c_feat = torch.mm(x, z.T, out=self.buffer("c_feat", (len(x), len(z)), x.dtype) if out is None else out)
         return c_feat if self.precision == "reduced" else c_feat.add_(1)
 
-    def space(self, cells, columns=None):
-        """Spatial cost of some cells for all prototypes, or some, before it is weighted: (n_cells, m)."""
-        return self._table[cells].index_select(1, self._place if columns is None else self._place[columns])
+    def space(self, cells):
+        """Spatial cost of some cells for all prototypes, before it is weighted: (n_cells, m)."""
+        return self._table[cells].index_select(1, self._place)
 
     def maxima(self, x):
         """Largest feature and spatial cost between embeddings (height * width, batch, channels) and all prototypes."""
@@ -206,8 +198,6 @@ class StreamedTransport(NamedTuple):
         The prototypes' dual for the next iteration, with mean 0 and no unit: where a later problem starts best.
     marginal_errors : list of float
         L1 error of the prototypes' marginal after each iteration.
-    n_passes : float
-        Passes over all pairs of embeddings and prototypes; one over the pairs of some prototypes counts for their part.
     largest : float
         Largest feature cost.
     """
@@ -217,17 +207,16 @@ class StreamedTransport(NamedTuple):
     loss: float
     v: torch.Tensor
     marginal_errors: list
-    n_passes: float
     largest: float
 
 
-def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol=0.01, n_iter=100, relaxation=1.8):
+def sinkhorn_streamed(
+    cost, x, values=None, reg=0.01, *, v=None, expected=(), tol=0.01, n_iter=100, relaxation=1.8, keep_gb=1.3
+):
     """Entropic optimal transport until the marginals are near enough, in passes over blocks of rows.
 
-    Every iteration makes the embeddings' marginal exact and measures the prototypes'. A plan is taken for sparse if at most a
-    fifth of its entries, and 50 million, are larger than ``tol / (5 m)`` of the largest in their row: then iterations run over
-    these alone, until the error is at most ``3 / 4 tol`` while at most ``tol / 8`` of the mass is left out, so that the true
-    error is at most `tol`. Otherwise every iteration is a pass.
+    Each pass makes the embeddings' marginal exact and measures the prototypes'. From ``v`` of a similar problem two to five
+    passes suffice; without one the first pass is the row softmax of ``-M / reg``.
 
     Parameters
     ----------
@@ -239,19 +228,22 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
     reg : float
         Weight of the entropy.
     v : Tensor of shape (m,), optional
-        Prototypes' dual to start from; without one the first iteration is the row softmax of ``-M / reg``.
-    expected : int
-        Passes that a similar problem has needed. Where the plan is not sparse, pushing costs one more large product, which a
-        pass makes only if it is expected to be the last one.
+        Prototypes' dual to start from.
+    expected : sequence of float
+        Marginal errors that the passes are expected to leave: those of a similar problem. The pushed values cost one more large
+        product, which a pass makes only if it is expected to be the last one.
     tol : float
         Stop when the L1 error of the prototypes' marginal is at most this, in [0, 2]. The paper's 100 iterations from
         nothing leave about 0.01 (method.md).
     n_iter : int
-        Stop after so many iterations at the latest.
+        Stop after so many passes at the latest.
     relaxation : float
-        What the change of ``v`` is multiplied by from the second iteration on, as long as the error falls, in [1, 2). 1 gives
-        Sinkhorn's own iterates; what is left after the first change are slow modes, which take fewer iterations above 1
+        What the change of ``v`` is multiplied by from the second pass on, as long as the error falls, in [1, 2). 1 gives
+        Sinkhorn's own iterates; what is left after the first change are slow modes, which take fewer passes above 1
         (over-relaxation; Thibault et al., Algorithms 14, 2021).
+    keep_gb : float
+        When the whole feature cost, in bfloat16 unless precision is full, takes no more than so many GB (1e9 bytes) it is kept
+        for the passes after the first, which then need no large product but the last one.
 
     Returns
     -------
@@ -262,259 +254,113 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
     PradotError
         The cost is not finite.
     """
-    values = x if values is None else values
+    m, values = len(cost), x if values is None else values
     x = cost.operand(x)  # (height * width, batch, channels or channels + 1)
-    state = _State(values.new_zeros(len(cost)) if v is None else v.clone(), tol, n_iter, relaxation)
-    result = None
-    while result is None:
-        kernel = _Kernel(cost, x, reg, tol / 5)
-        if not kernel.look(state):
-            return _in_dense_passes(cost, x, values, reg, state, expected)
-        result = _among_those_that_count(kernel, values, state)
-    return result
-
-
-class _State:
-    """The dual on its way, and what became of it so far."""
-
-    def __init__(self, v, tol, n_iter, relaxation):
-        self.v, self.tol, self.n_iter, self.relaxation = v, tol, n_iter, relaxation
-        self.errors, self.n_passes, self.largest = [], 0, None
-
-    @property
-    def is_last(self):
-        """Whether no more iterations are allowed."""
-        return len(self.errors) == self.n_iter
-
-    def measure(self, received):
-        """Take the masses (m,) received in one more iteration; return the change (m,) of the dual that follows from them."""
-        m = len(received)
-        self.errors.append((received - 1 / m).abs().sum().item())
-        if len(self.errors) > 1 and self.errors[-1] >= self.errors[-2]:
-            self.relaxation = 1.0
+    shape = (x.shape[0] * x.shape[1], m)
+    dtype = x.dtype if cost.precision == "full" else torch.bfloat16
+    kept = x.new_empty(shape, dtype=dtype) if math.prod(shape) * dtype.itemsize <= keep_gb * 1e9 else None
+    v = values.new_zeros(m) if v is None else v
+    errors, largest = [], None
+    while True:
+        is_last = len(errors) + 1 == n_iter
+        # Where it costs four times as much to have pushed in vain as to make one pass more, one wants to be rather sure.
+        push = is_last or _foresee(errors, expected) <= (tol if errors and errors[-1] <= tol else 0.8 * tol)
+        received, pushed, loss, found = _pass(cost, x, values if push else None, reg, v, kept, make=not errors or kept is None)
+        largest = check_finite(found) if largest is None else largest
+        errors.append((received - 1 / m).abs().sum().item())
+        if len(errors) > 1 and errors[-1] >= errors[-2]:
+            relaxation = 1.0
         # A prototype that received nothing in float32 comes nearer by as much as float32 can say.
-        change = -(m * received).clamp(min=torch.finfo(received.dtype).tiny).log_()
-        return change if len(self.errors) == 1 else self.relaxation * change
-
-    def result(self, pushed, received, loss, v):
-        return StreamedTransport(pushed, received, loss, v - v.mean(), self.errors, self.n_passes, self.largest)
-
-
-def _among_those_that_count(kernel, values, state):
-    """Iterate over the entries that count; None: all must be looked at again, with the dual that is now in `state`."""
-    m, lift = len(state.v), torch.zeros_like(state.v)  # (m,), by how much the dual is above that in `state`
-    while True:
-        w = lift.exp()  # (m,)
-        row_sums = kernel.times(w)  # (n,)
-        if kernel.left_out(lift, row_sums) > state.tol / 8:
-            if _looked_again(kernel, state, lift, lift > _LIFT / 2):
-                continue
-            return None
-        received = w * kernel.transposed_times(1 / row_sums) / len(row_sums)  # (m,)
-        following = torch.where(received > 0, lift + state.measure(received), kernel.needed_lift)  # (m,)
-        if state.is_last or state.errors[-1] <= 0.75 * state.tol:
-            values = values.flatten(0, 1) / row_sums[:, None]  # (n, k)
-            pushed = w[:, None] * kernel.transposed_times(values) / len(row_sums)  # (m, k)
-            return state.result(pushed, received, kernel.loss(w, row_sums, received, state.v), state.v + following)
-        lift = following
-        far = lift > _LIFT
-        # Where most of what is missing is missing there.
-        missing = (1 / m - received)[far].sum().item()
-        if missing > 0.5 * state.errors[-1] and not _looked_again(kernel, state, lift, far):
-            return None
-        lift.clamp_(max=_LIFT)
+        change = (m * received).clamp_(min=torch.finfo(v.dtype).tiny).log_()
+        v = v - (relaxation if len(errors) > 1 else 1.0) * change
+        v -= v.mean()
+        if push and (is_last or errors[-1] <= tol):
+            return StreamedTransport(pushed, received, loss, v, errors, largest)
 
 
-def _looked_again(kernel, state, lift, far):
-    """Look again at prototypes that are `far` (m,) from where they were; False: all must be, from the dual now in `state`."""
-    if 0 < far.sum().item() <= len(far) / 4:
-        state.v[far] += lift[far]
-        lift[far] = 0
-        if kernel.look(state, far.nonzero()[:, 0]):
-            return True
-    state.v += lift
-    return False
+def _foresee(errors, expected):
+    """Marginal error after the coming pass, as far as one can tell before."""
+    k = len(errors)
+    if k == 0:
+        return expected[0] if expected else math.inf
+    if k < len(expected):
+        ratio = expected[k] / max(expected[k - 1], 1e-30)
+    else:
+        ratio = errors[-1] / errors[-2] if k > 1 else 0.5
+    return errors[-1] * min(1.0, ratio)
 
 
-class _Kernel:
-    """The entries that count of ``exp(v - M / reg)``, each row divided by its largest one.
+def _pass(cost, x, values, reg, v, kept, make):
+    """One pass: received mass (m,); if there are values, them as pushed (m, k), and the loss; if costs are made, the largest.
 
-    Left out are entries below ``threshold / m`` of the largest of their row. Columns can be looked at again, with another dual.
-
-    Attributes
-    ----------
-    needed_lift : Tensor of shape (m,)
-        What a prototype without entries needs to be added to its dual.
+    With `make` the feature costs are made, and written into `kept` (height * width * batch, m) if that is not None; else they
+    are read from there.
     """
-
-    def __init__(self, cost, x, reg, threshold):
-        self._cost, self._x, self._reg, self._threshold = cost, x, reg, threshold
-        self._n, self._m = x.shape[0] * x.shape[1], len(cost)
-        self._groups = []
-        self._row_highest = None  # (n,)
-        self._row_totals = None  # (n,), with all entries
-        self._left_of_rows = cost.unit.new_zeros(self._n)  # sum of what is left out
-        self._left_of_columns = cost.unit.new_zeros(self._m)  # the same, each row divided by its total
-        self._group_of = torch.zeros(self._m, dtype=torch.int64, device=x.device)  # of each column
-        self.needed_lift = cost.unit.new_zeros(self._m)
-
-    def look(self, state, columns=None):
-        """Find the entries of all columns, or of some (k,), anew with the dual in `state`; False if they are not few."""
-        if self._threshold == 0:
-            return False
-        batch = self._x.shape[1]
-        width = self._m if columns is None else len(columns)
-        window = math.log(self._m / self._threshold)
-        at, logs, row_ends, highest, totals, maxima = [], [], [], [], [], []
-        n_kept, allowed = sum(len(group.logs) for group in self._groups), min(_SHARE * self._n * self._m, _MOST)
-        lift = torch.full_like(self.needed_lift[:width], -torch.inf)  # (width,)
-        of_columns = torch.zeros_like(lift)
-        for cells in self._cost.blocks(batch, width):
-            c_feat = self._cost.features(self._x[cells].flatten(0, 1), slice(None) if columns is None else columns)
-            maxima.append(c_feat.max())
-            L = _exponents(self._cost, c_feat, cells, self._reg, state.v, columns)  # (n_cells * batch, width)
-            highest.append(L.amax(1) if columns is None else self._row_highest[cells.start * batch : cells.stop * batch])
-            L.sub_(highest[-1][:, None])
-            lift = torch.maximum(lift, L.amax(0))
-            kept = _places(torch.ge(L, -window, out=self._cost.buffer("kept", L.shape, torch.bool)))  # (n_kept,)
-            ends = torch.searchsorted(kept, width * torch.arange(1, len(L) + 1, device=kept.device))  # (n_cells * batch,)
-            row_ends.append(ends + sum(map(len, at)))
-            logs.append(L.view(-1)[kept])
-            totals.append(L.exp_().sum(1))  # (n_cells * batch,)
-            of_columns += torch.mv(L.T, 1 / totals[-1])
-            at.append((kept % width).int())
-            n_kept += len(kept)
-            # The first block tells most plans that are not sparse; some rows may have many times the entries of others.
-            part = 1.0 if columns is not None else min(1.0, 4 * cells.stop / len(self._x))
-            if n_kept > part * allowed:
-                return False
-        if columns is None:
-            self._row_highest = torch.cat(highest)  # (n,)
-            state.largest = check_finite(torch.stack(maxima).max().item()) if state.largest is None else state.largest
-            columns = torch.arange(self._m, device=self._x.device)
-        row_ends = torch.cat([row_ends[0].new_zeros(1), *row_ends])  # (n + 1,)
-        self._group_of[columns] = len(self._groups)
-        # Where its best patch would give it all that it should receive, if nothing else took part of that patch.
-        self.needed_lift[columns] = math.log(self._n / self._m) - lift
-        self._groups.append(_Entries(columns, torch.cat(logs), torch.cat(at), row_ends))
-        row_totals = torch.cat(totals)  # (n,)
-        self._row_totals = row_totals if self._row_totals is None else self._row_totals + row_totals
-        self._left_of_rows += (row_totals - self._groups[-1].times(state.v.new_ones(width))).clamp_(min=0)
-        self._left_of_columns[columns] = (of_columns - self._groups[-1].transposed_times(1 / row_totals)).clamp_(min=0)
-        state.n_passes += width / self._m
-        return True
-
-    def times(self, w):
-        """``K w``: (n,)."""
-        return sum(group.times(self._own(number, w)) for number, group in enumerate(self._groups))
-
-    def transposed_times(self, y):
-        """``K^T y`` for y of shape (n,) or (n, k)."""
-        found = y.new_empty(self._m, *y.shape[1:])
-        for number, group in enumerate(self._groups):
-            own = self._group_of[group.columns] == number
-            found[group.columns[own]] = group.transposed_times(y)[own]
-        return found
-
-    def left_out(self, lift, row_sums):
-        """At most which part of the mass lies in entries left out, when `lift` (m,) is added to the dual."""
-        by_rows = lift.max().exp() * (self._left_of_rows / row_sums).mean()
-        by_columns = torch.dot(self._left_of_columns, lift.exp()) / self._n * (self._row_totals / row_sums).max()
-        return min(by_rows.item(), by_columns.item())
-
-    def loss(self, w, row_sums, received, v):
-        """``<T, M>`` of ``T_ij = w_j K_ij / row_sums_i / n``, where ``M_ij = reg (v_j - row_highest_i - log K_ij)``."""
-        logs = sum(group.times_logs(self._own(number, w)) for number, group in enumerate(self._groups)) / row_sums  # (n,)
-        total = torch.dot(received.double(), v.double()) - (self._row_highest.double() + logs.double()).mean()
-        return self._reg * total.item()
-
-    def _own(self, number, w):
-        """The weights of a group's columns, 0 for those that were looked at again since."""
-        columns = self._groups[number].columns
-        return w[columns] * (self._group_of[columns] == number)
-
-
-class _Entries:
-    """Entries of some columns as a sparse matrix (n, k): SciPy's on the CPU, torch's on a GPU."""
-
-    def __init__(self, columns, logs, at, row_ends):
-        self.columns, self.logs = columns, logs
-        self._at, self._row_ends, self._shape = at, row_ends, (len(row_ends) - 1, len(columns))
-        self._matrix = self._sparse(logs.exp())
-        self._transposed = self._matrix.t().to_sparse_csr() if logs.is_cuda else self._matrix.T
-
-    def times(self, w):
-        return self._matrix @ w if w.is_cuda else torch.from_numpy(self._matrix @ w.numpy())
-
-    def times_logs(self, w):
-        """As `times`, with ``K log K`` for K."""
-        matrix = self._sparse(self.logs.exp() * self.logs)
-        return matrix @ w if w.is_cuda else torch.from_numpy(matrix @ w.numpy())
-
-    def transposed_times(self, y):
-        if y.is_cuda:
-            return self._transposed @ y
-        if y.ndim == 1:
-            return torch.from_numpy(self._transposed @ y.numpy())
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy's product is of one thread
-            parts = [part.contiguous().numpy() for part in y.chunk(torch.get_num_threads(), 1)]
-            return torch.cat([torch.from_numpy(part) for part in pool.map(lambda part: self._transposed @ part, parts)], 1)
-
-    def _sparse(self, entries):
-        if entries.is_cuda:
-            return torch.sparse_csr_tensor(self._row_ends, self._at.long(), entries, self._shape)
-        parts = entries.numpy(), self._at.numpy(), self._row_ends.numpy()
-        return scipy.sparse.csr_array(parts, shape=self._shape)
-
-
-def _places(mask):
-    """Where a mask is true, as places (k,) in its flattened form."""
-    # NumPy's is four times as fast as torch's on the CPU.
-    return mask.flatten().nonzero()[:, 0] if mask.is_cuda else torch.from_numpy(np.flatnonzero(mask.numpy()))
-
-
-def _exponents(cost, c_feat, cells, reg, v, columns=None):
-    """``v_j - M_ij / reg`` (n_cells * batch, width) from the feature costs, in memory that the next call overwrites."""
-    L = cost.buffer("T", c_feat.shape).copy_(c_feat).mul_(-cost.feature_weight / reg)  # (n_cells * batch, width)
-    v = v if columns is None else v[columns]  # (width,)
-    if cost.space_weight:
-        v = torch.add(v, cost.space(cells, columns), alpha=-cost.space_weight / reg)[:, None]  # (n_cells, 1, width)
-    L.view(cells.stop - cells.start, -1, L.shape[1]).add_(v)
-    return L
-
-
-def _in_dense_passes(cost, x, values, reg, state, expected):
-    """Every iteration a pass over all entries, from where `state` is."""
-    while True:
-        state.n_passes += 1
-        is_last = len(state.errors) + 1 == state.n_iter
-        push = is_last or state.n_passes >= expected or (len(state.errors) > 0 and state.errors[-1] <= state.tol)
-        received, pushed, loss, largest = _pass(cost, x, values if push else None, reg, state.v)
-        state.largest = check_finite(largest) if state.largest is None else state.largest
-        change = state.measure(received)
-        if push and (is_last or state.errors[-1] <= state.tol):
-            return state.result(pushed, received, loss, state.v + change)
-        state.v = state.v + change - change.mean()
-
-
-def _pass(cost, x, values, reg, v):
-    """One pass: received mass (m,); if there are values, them as pushed (m, k), and the loss; the largest feature cost."""
     n, batch = x.shape[0] * x.shape[1], x.shape[1]
     received, loss, maxima = torch.zeros_like(v), 0.0, []
-    pushed = None if values is None else values.new_zeros(len(cost), values.shape[2])  # (m, k)
+    push = None if values is None else _Push(cost, values)
     for cells in cost.blocks(batch):
-        c_feat = cost.features(x[cells].flatten(0, 1))  # (n_cells * batch, m)
-        maxima.append(c_feat.max())
-        T = _exponents(cost, c_feat, cells, reg, v)  # (n_cells * batch, m)
+        rows = slice(cells.start * batch, cells.stop * batch)
+        c_feat = None if kept is None else kept[rows]  # (n_cells * batch, m)
+        if make and (c_feat is None or c_feat.dtype == x.dtype):
+            c_feat = cost.features(x[cells].flatten(0, 1), out=c_feat)
+        elif make:
+            c_feat.copy_(cost.features(x[cells].flatten(0, 1)))
+        if make:
+            maxima.append(c_feat.max())
+        T = cost.buffer("T", c_feat.shape).copy_(c_feat).mul_(-cost.feature_weight / reg)  # (n_cells * batch, m)
+        by_cells = T.view(-1, batch, T.shape[1])  # (n_cells, batch, m)
+        c_space = cost.space(cells) if cost.space_weight else None  # (n_cells, m)
+        by_cells.add_(v if c_space is None else torch.add(v, c_space, alpha=-cost.space_weight / reg)[:, None])
         torch.softmax(T, 1, out=T)
-        mass = T.view(-1, batch, T.shape[1]).sum(1)  # (n_cells, m)
+        mass = by_cells.sum(1)  # (n_cells, m)
         received += mass.sum(0)
-        if pushed is not None:
-            pushed.addmm_(T.T, values[cells].flatten(0, 1))
-            loss += cost.feature_weight * torch.dot(T.view(-1), cost.buffer("M", T.shape).copy_(c_feat).view(-1)).item()
-            if cost.space_weight:
-                loss += cost.space_weight * torch.dot(mass.view(-1), cost.space(cells).view(-1)).item()
-    return received / n, None if pushed is None else pushed / n, loss / n, torch.stack(maxima).max().item()
+        if push is not None:
+            M = cost.buffer("M", c_feat.shape).copy_(c_feat)  # of features alone
+            loss += cost.feature_weight * torch.dot(T.view(-1), M.view(-1)).item()
+            if c_space is not None:
+                loss += cost.space_weight * torch.dot(mass.view(-1), c_space.view(-1)).item()
+            push.add(T)
+    largest = torch.stack(maxima).max().item() if maxima else None
+    return received / n, None if push is None else push.total() / n, loss / n, largest
+
+
+class _Push:
+    """``T^T values``, summed over blocks of rows that come in order.
+
+    In reduced precision the rounded plans of some blocks are gathered, so that adding up (m, k) numbers is little beside the
+    product that makes them.
+    """
+
+    def __init__(self, cost, values):
+        self._cost, self._values = cost, values.flatten(0, 1)  # (height * width * batch, k)
+        self._sum = values.new_zeros(len(cost), values.shape[2])  # (m, k)
+        self._first = self._n_gathered = 0  # which rows are gathered
+
+    def add(self, T):
+        """Add the plan T (n_rows, m) of the rows that come next."""
+        if self._cost.precision != "reduced":
+            self._sum.addmm_(T.T, self._values[self._first : self._first + len(T)])
+            self._first += len(T)
+            return
+        if self._first == self._n_gathered == 0:
+            self._gathered = self._cost.buffer("gathered", (4 * len(T), T.shape[1]), torch.bfloat16)
+        if self._n_gathered + len(T) > len(self._gathered):
+            self._flush()
+        self._gathered[self._n_gathered : self._n_gathered + len(T)] = T
+        self._n_gathered += len(T)
+
+    def total(self):
+        """The sum over all rows, (m, k)."""
+        if self._n_gathered:
+            self._flush()
+        return self._sum
+
+    def _flush(self):
+        values = self._values[self._first : self._first + self._n_gathered].bfloat16()  # (n_rows, k)
+        part = self._cost.buffer("part", self._sum.shape, torch.bfloat16)
+        self._sum += torch.mm(self._gathered[: self._n_gathered].T, values, out=part)  # (m, k)
+        self._first, self._n_gathered = self._first + self._n_gathered, 0
 
 
 class NearestSearch:

@@ -157,8 +157,8 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
     seconds["fit"] = sum(detector.seconds_.values())
     if detector.found_:
         notes.append(
-            f"{len(detector.found_)} of {len(detector.learners_)} branches were learned before, by a run that trains alike or a "
-            "stopped one: the seconds of the fit are those of then, the peak of memory is without them"
+            f"{len(detector.found_)} of {len(detector.learners_)} branches were learned before, by a run that trains alike or "
+            "by a stopped one: the seconds of the fit are those of then, the peak of memory is without them"
         )
     all_shapes = [image_shape(path) for path in (*data.train, *data.validation)]
     results, branch_maps = {"metrics": dict.fromkeys(METRICS), "by_defect": {}, "images": []}, {}

@@ -203,15 +203,15 @@ def _step(features, side, quick, device):
     faithful = PrototypeLearner(0.3, device=device, **PAPER)
     faithful.grid_shape_, faithful.positions_ = fast.grid_shape_, fast.positions_
     faithful.history_ = {name: [] for name in fast.history_}
-    start = fast.prototypes_, fast._dual, fast._largest, fast._n_passes
+    start = fast.prototypes_, fast._dual, fast._largest, fast._errors
 
     def step(learner):
-        learner.prototypes_, learner._dual, learner._largest, learner._n_passes = start  # every step is the same one
+        learner.prototypes_, learner._dual, learner._largest, learner._errors = start  # every step is the same one
         learner._step(batch)
 
     found, long = {}, quick and side == 28  # steps of half a minute
     found["fast_s"], found["fast_peak_gb"] = _time_and_peak(lambda: step(fast), 1 if long else 2, device)
-    found["fast_passes"], found["fast_iterations"] = fast._n_passes, fast.history_["n_iter"][-1]
+    found["fast_passes"] = fast.history_["n_iter"][-1]
     found["fast_marginal_error"] = fast.history_["marginal_error"][-1]
     found["faithful_s"], found["faithful_peak_gb"] = _time_and_peak(lambda: step(faithful), 0 if long else 2, device)
     found["faithful_marginal_error"] = faithful.history_["marginal_error"][-1]
