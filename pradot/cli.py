@@ -118,7 +118,7 @@ def _parser():
     speed = commands.add_parser("speed", parents=[common], help="measure steps, scoring and a fit; write one JSON file")
     speed.add_argument("--out", required=True, metavar="FILE.json", help="where to write what was measured")
     speed.add_argument("--root", help="folder of MVTec AD, for real features (default: drawn ones)")
-    speed.add_argument("--quick", action="store_true", help="about 5 minutes; POT's iterations are extrapolated from a few")
+    speed.add_argument("--quick", action="store_true", help="minutes; POT's iterations are extrapolated from a few")
     _add_encoder(speed, default="auto")
     speed.set_defaults(command=_speed)
 

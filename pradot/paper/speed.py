@@ -48,7 +48,7 @@ def measure(root=None, *, encoder=None, weights=None, quick=False, device="cpu",
     encoder, weights : str, optional
         With `root`: an encoder with the channels of ResNet-50, see `pradot.encoder.make_encoder`; the paper's by default.
     quick : bool
-        POT's 100 iterations are extrapolated from a few; growth curves have fewer points. About 5 minutes on 2 cores.
+        POT's 100 iterations are extrapolated from a few; growth curves have fewer points. Minutes.
     device : str
     progress : bool
 
