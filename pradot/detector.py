@@ -24,11 +24,11 @@ from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
 ASSIGNMENTS = ("nearest", "transport")
-MODEL_FORMAT = 3
+MODEL_FORMAT = 2
 # What a detector hands on to the learner of each branch.
 LEARNER_SETTINGS = (
     *("n_prototypes", "reg", "n_iter", "ema", "n_epochs", "batch_size", "max_steps", "positions", "start"),
-    *("solver", "tol", "precision", "random_state", "progress"),
+    *("solver", "tol", "precision", "keep_gb", "random_state", "progress"),
 )
 
 
@@ -59,7 +59,7 @@ class Pradot(BaseEstimator):
         None: the offline default.
     branches : sequence of (scale, alpha)
         Their maps are averaged; the paper's four by default.
-    n_prototypes, reg, n_iter, ema, n_epochs, batch_size, max_steps, positions, solver, tol, precision, start
+    n_prototypes, reg, n_iter, ema, n_epochs, batch_size, max_steps, positions, solver, tol, precision, keep_gb, start
         See `PrototypeLearner`; the paper's values by default.
     validation_fraction : float
         Part of the training images that is held out to choose the best epoch, in [0, 1). One image at least is held out, unless
@@ -111,6 +111,7 @@ class Pradot(BaseEstimator):
         solver="kernel",
         tol=0.01,
         precision="full",
+        keep_gb=1.0,
         start="uniform",
         validation_fraction=0.2,
         scoring="training",
@@ -132,6 +133,7 @@ class Pradot(BaseEstimator):
         self.solver = solver
         self.tol = tol
         self.precision = precision
+        self.keep_gb = keep_gb
         self.start = start
         self.validation_fraction = validation_fraction
         self.scoring = scoring

@@ -84,6 +84,8 @@ class PrototypeLearner(BaseEstimator):
     precision : {"full", "reduced"}
         Of the matrix products of ``"streamed"`` and of scoring, see `pradot.streaming.BlockCost`. Where the device has no
         instructions for ``"reduced"`` it is ``"full"``, which `notes_` says.
+    keep_gb : float
+        Memory in which ``"streamed"`` may hold a plan's entries that count, in GB (1e9 bytes), see `sinkhorn_streamed`.
     start : {"uniform", "images", "spread", "kmeans", "kmeans_global"}
         Features of the prototypes before the first step. ``"uniform"``: random numbers in [0, 1), as in the paper.
         ``"images"``: those of randomly chosen training images at each prototype's place. ``"spread"``: at each place those of
@@ -141,6 +143,7 @@ class PrototypeLearner(BaseEstimator):
         solver="kernel",
         tol=0.01,
         precision="full",
+        keep_gb=1.0,
         start="uniform",
         random_state=0,
         device="cpu",
@@ -158,6 +161,7 @@ class PrototypeLearner(BaseEstimator):
         self.solver = solver
         self.tol = tol
         self.precision = precision
+        self.keep_gb = keep_gb
         self.start = start
         self.random_state = random_state
         self.device = device
@@ -299,7 +303,9 @@ class PrototypeLearner(BaseEstimator):
             if self.solver == "streamed":
                 cost = BlockCost(self.prototypes_, self.positions_, self.grid_shape_, self.alpha, precision=self._precision())
                 cost.scale = used
-                sent = sinkhorn_streamed(cost, by_cell(image), None, self.reg, tol=self.tol, n_iter=self.n_iter)
+                sent = sinkhorn_streamed(
+                    cost, by_cell(image), None, self.reg, tol=self.tol, n_iter=self.n_iter, keep_gb=self.keep_gb
+                )
                 paid.append((torch.softmax(sent.v - M / self.reg, 1) * M).sum(1))  # (height * width,)
             else:
                 transport = sinkhorn(M, self.reg, n_iter=self.n_iter, solver=self.solver)
@@ -377,6 +383,7 @@ class PrototypeLearner(BaseEstimator):
             expected=self._n_passes,
             tol=self.tol,
             n_iter=self.n_iter,
+            keep_gb=self.keep_gb,
         )
         channels = x.shape[2]
         return _Sent(

@@ -32,7 +32,7 @@ PRECISIONS = ("full", "reduced")  # of a learner; see `BlockCost` for what becom
 _BANDS = 7  # of the grid's rows, in which a search looks for the cheapest prototype
 _BLOCK = 6 * 2**20  # entries of a block that stays in cache: 25 MB of float32
 _SHARE = 0.2  # of a plan's entries that count; one with more is not sparse
-_MOST = 5 * 10**7  # entries that count: half a GB, and as much again while they are gathered
+_ENTRY = 20  # bytes of an entry that counts: its logarithm, itself and its column; the first and the last twice while gathered
 _LIFT = 6.0  # by how much a prototype's dual may rise before one looks again for the entries that count
 
 
@@ -221,13 +221,13 @@ class StreamedTransport(NamedTuple):
     largest: float
 
 
-def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol=0.01, n_iter=100, relaxation=1.8):
+def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol=0.01, n_iter=100, relaxation=1.8, keep_gb=1.0):
     """Entropic optimal transport until the marginals are near enough, in passes over blocks of rows.
 
     Every iteration makes the embeddings' marginal exact and measures the prototypes'. A plan is taken for sparse if at most a
-    fifth of its entries, and 50 million, are larger than ``tol / (5 m)`` of the largest in their row: then iterations run over
-    these alone, until the error is at most ``3 / 4 tol`` while at most ``tol / 8`` of the mass is left out, so that the true
-    error is at most `tol`. Otherwise every iteration is a pass.
+    fifth of its entries, and no more than `keep_gb` holds, are larger than ``tol / (5 m)`` of the largest in their row: then
+    iterations run over these alone, until the error is at most ``3 / 4 tol`` while at most ``tol / 8`` of the mass is left out,
+    so that the true error is at most `tol`. Otherwise every iteration is a pass.
 
     Parameters
     ----------
@@ -252,6 +252,9 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
         What the change of ``v`` is multiplied by from the second iteration on, as long as the error falls, in [1, 2). 1 gives
         Sinkhorn's own iterates; what is left after the first change are slow modes, which take fewer iterations above 1
         (over-relaxation; Thibault et al., Algorithms 14, 2021).
+    keep_gb : float
+        Memory for the entries that count, in GB (1e9 bytes). With more of them, or 0, every iteration is a pass, which holds
+        no more than a block.
 
     Returns
     -------
@@ -266,7 +269,7 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
     x = cost.operand(x)  # (height * width, batch, channels or channels + 1)
     state = _State(values.new_zeros(len(cost)) if v is None else v.clone(), tol, n_iter, relaxation)
     for _ in range(3):  # where looking at all entries again and again does not help, passes do
-        kernel = _Kernel(cost, x, reg, tol / 5)
+        kernel = _Kernel(cost, x, reg, tol / 5, keep_gb)
         n_before = len(state.errors)
         result = _among_those_that_count(kernel, values, state) if kernel.look(state) else None
         if result is not None:
@@ -353,9 +356,10 @@ class _Kernel:
         What a prototype without entries needs to be added to its dual.
     """
 
-    def __init__(self, cost, x, reg, threshold):
+    def __init__(self, cost, x, reg, threshold, keep_gb):
         self._cost, self._x, self._reg, self._threshold = cost, x, reg, threshold
         self._n, self._m = x.shape[0] * x.shape[1], len(cost)
+        self._most = min(_SHARE * self._n * self._m, keep_gb * 1e9 / _ENTRY)  # entries
         self._groups = []
         self._row_highest = None  # (n,)
         self._row_totals = None  # (n,), with all entries
@@ -366,13 +370,13 @@ class _Kernel:
 
     def look(self, state, columns=None):
         """Find the entries of all columns, or of some (k,), anew with the dual in `state`; False if they are not few."""
-        if self._threshold == 0:
+        if self._threshold == 0 or self._most == 0:
             return False
         batch = self._x.shape[1]
         width = self._m if columns is None else len(columns)
         window = math.log(self._m / self._threshold)
         at, logs, row_ends, highest, totals, maxima = [], [], [], [], [], []
-        n_kept, allowed = sum(len(group.logs) for group in self._groups), min(_SHARE * self._n * self._m, _MOST)
+        n_kept = sum(len(group.logs) for group in self._groups)
         lift = torch.full_like(self.needed_lift[:width], -torch.inf)  # (width,)
         of_columns = torch.zeros_like(lift)
         for cells in self._cost.blocks(batch, width):
@@ -392,7 +396,7 @@ class _Kernel:
             n_kept += len(kept)
             # The first block tells most plans that are not sparse; some rows may have many times the entries of others.
             part = 1.0 if columns is not None else min(1.0, 4 * cells.stop / len(self._x))
-            if n_kept > part * allowed:
+            if n_kept > part * self._most:
                 return False
         if columns is None:
             self._row_highest = torch.cat(highest)  # (n,)
