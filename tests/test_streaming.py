@@ -337,7 +337,7 @@ def test_entries_that_count_are_kept_only_in_the_memory_allowed(monkeypatch):
     looks = looks_of(monkeypatch)
     x, cost = local_problem(far=20)
     found = {gb: sinkhorn_streamed(cost, x, tol=1e-3, n_iter=1000, keep_gb=gb) for gb in (1, 1e-5, 0)}
-    assert looks[0] == len(cost) and set(looks[1:]) == {None}
+    assert looks[0] == len(cost) and looks.count(None) == 2
     assert found[1].n_passes < 10 and found[1e-5].n_passes == found[0].n_passes > 10
     torch.testing.assert_close(found[1e-5].pushed, found[1].pushed, atol=1e-4, rtol=0)
 
