@@ -39,6 +39,14 @@ def test_a_figure_of_noise_gets_fewer_dots_until_it_is_small(folder):
     assert max(Image.open(path).size) < 150 * 4
 
 
+def test_a_wide_figure_is_drawn_smaller_in_its_own_proportions(folder):
+    for drawn, saved in (((21, 4), (10.5, 2)), ((5, 4), (5, 4))):
+        fig = plt.figure(figsize=drawn)
+        figures.save_figure(fig, "wide")
+        plt.close(fig)
+        assert tuple(fig.get_size_inches()) == saved
+
+
 def test_colours_stay_what_they_are(folder):
     fig = plt.figure(figsize=(2, 1), facecolor=(0.2, 0.61, 0.9))
     pixel = np.asarray(Image.open(figures.save_figure(fig, "plain")))[20, 20]

@@ -22,6 +22,7 @@ from pradot.paper.tables import COLUMNS, LOCO_COLUMNS
 HEAT = "inferno"  # anomaly maps and costs; perceptually even, readable in grey
 DIVERGING = "vlag"
 PALETTE = "colorblind"
+WIDEST = 10.5  # inches; one and a half times the text of a two-column paper, where letters of 9 points are then 6 points high
 MAX_BYTES = 400_000  # of a PNG; figures of the drawn data are committed
 
 
@@ -45,7 +46,8 @@ def set_style():
 def save_figure(fig, name, dataset="drawn"):
     """Save a figure under its fixed name: a PNG of at most 400 kB, and a PDF for papers.
 
-    Same figure, same bytes. The PNG has 150 dots an inch, or fewer where many photographs would make it too large. In the PDF
+    A figure wider than 10.5 inches is drawn smaller, so that none is shrunk by more than a third in the width of a two-column
+    paper (7 inches). Same figure, same bytes. The PNG has 150 dots an inch, or fewer where many photographs would make it too large. In the PDF
     text and lines stay text and lines.
 
     Parameters
@@ -63,6 +65,9 @@ def save_figure(fig, name, dataset="drawn"):
     """
     folder = project_root() / "figures"
     path = (folder if dataset == "drawn" else folder / dataset) / f"{name}.png"
+    width, height = fig.get_size_inches()
+    if width > WIDEST:
+        fig.set_size_inches(WIDEST, height * WIDEST / width)
     for dpi in (150, 120, 100, 85, 70, 55):
         png = _small_png(fig, dpi)
         if len(png) <= MAX_BYTES:
