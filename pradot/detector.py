@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from pradot.cost import CostScale
+from pradot.embedding import EMBEDDINGS, embed
 from pradot.encoder import Encoder
 from pradot.errors import PradotError
 from pradot.files import replacing
@@ -24,7 +25,7 @@ from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
 ASSIGNMENTS = ("nearest", "transport")
-MODEL_FORMAT = 2
+MODEL_FORMAT = 3
 # What a detector hands on to the learner of each branch.
 LEARNER_SETTINGS = (
     *("n_prototypes", "reg", "n_iter", "ema", "n_epochs", "batch_size", "max_steps", "positions", "start"),
@@ -59,6 +60,9 @@ class Pradot(BaseEstimator):
         None: the offline default.
     branches : sequence of (scale, alpha)
         Their maps are averaged; the paper's four by default.
+    embedding : {"scale", "joined"}
+        What a branch sees: the feature map of its scale, or all the encoder's scales joined at the grid of its scale, see
+        `pradot.embedding.embed`.
     n_prototypes, reg, n_iter, ema, n_epochs, batch_size, max_steps, positions, solver, tol, precision, keep_gb, start
         See `PrototypeLearner`; the paper's values by default.
     validation_fraction : float
@@ -100,6 +104,7 @@ class Pradot(BaseEstimator):
         encoder=None,
         *,
         branches=PAPER_BRANCHES,
+        embedding="scale",
         n_prototypes=16,
         reg=0.01,
         n_iter=100,
@@ -122,6 +127,7 @@ class Pradot(BaseEstimator):
     ):
         self.encoder = encoder
         self.branches = branches
+        self.embedding = embedding
         self.n_prototypes = n_prototypes
         self.reg = reg
         self.n_iter = n_iter
@@ -169,21 +175,18 @@ class Pradot(BaseEstimator):
     def fit_features(self, features, validation=None):
         """As `fit`, from `Encoder.features`: dicts of scale to Tensor (n_images, height, width, channels)."""
         self._check_settings()
-        missing = sorted({branch.scale for branch in self._branches()} - set(features))
-        if missing:
-            raise PradotError(
-                f"no features of scale {missing}; the encoder gives {sorted(features)}: make it with these scales"
-            )
+        embeddings = self._embeddings(features)
         n_images, parts = len(next(iter(features.values()))), None
         if validation is None:
             parts = self._held_out(n_images)
+        held_out = None if validation is None else self._embeddings(validation)
         n_validation = len(next(iter(validation.values()))) if parts is None else len(parts[1])
         self.n_images_ = {"train": n_images if parts is None else len(parts[0]), "validation": n_validation}
         self.learners_, self.seconds_, self.found_, notes = {}, {}, [], {}
         for branch in self._branches():
             self.learners_[branch] = learner = self._learner(branch)
-            maps = features[branch.scale]
-            own = (maps, validation[branch.scale]) if parts is None else tuple(maps[part] for part in parts)
+            maps = embeddings[branch.scale]
+            own = (maps, held_out[branch.scale]) if parts is None else tuple(maps[part] for part in parts)
             found, self.seconds_[branch] = learn_once(learner, *own, self.cache)
             self.found_ += [branch] if found else []
             notes.update(dict.fromkeys(learner.notes_))  # the branches say the same: once is enough
@@ -207,9 +210,9 @@ class Pradot(BaseEstimator):
     def branch_maps_of_features(self, features):
         """As `branch_maps`, from `Encoder.features`."""
         check_is_fitted(self, "learners_")
-        branch_maps = {}
+        embeddings, branch_maps = self._embeddings(features), {}
         for branch, learner in self.learners_.items():
-            x, scale = features[branch.scale], learner.scale_ if self.scoring == "training" else None
+            x, scale = embeddings[branch.scale], learner.scale_ if self.scoring == "training" else None
             maps = learner.nearest(x, scale).cost if self.assignment == "nearest" else learner.transported(x, scale)
             branch_maps[branch] = maps.cpu()
         return branch_maps
@@ -251,6 +254,13 @@ class Pradot(BaseEstimator):
     def score_samples(self, images, size=None):
         """``-anomaly_scores``: scikit-learn's convention, lower for the more abnormal. Shape (n_images,)."""
         return -self.anomaly_scores(images, size)
+
+    @property
+    def model_bytes(self):
+        """Size of what was learnt: features and positions of all prototypes."""
+        check_is_fitted(self, "learners_")
+        learnt = [tensor for learner in self.learners_.values() for tensor in (learner.prototypes_, learner.positions_)]
+        return sum(tensor.nbytes for tensor in learnt)
 
     def save(self, folder):
         """Write the model as ``model.safetensors`` and ``config.json``; the encoder's own weights are not among them.
@@ -326,7 +336,8 @@ class Pradot(BaseEstimator):
                     "give that encoder (--encoder, --weights)"
                 )
             encoder = Encoder(made_with["name"], scales=made_with["scales"], image_size=made_with["image_size"], device=device)
-        _check_encoder(encoder, made_with, tensors, branches, folder)
+        is_joined = settings["embedding"] == "joined"
+        _check_encoder(encoder, made_with, tensors, made_with["scales"] if is_joined else {b.scale for b in branches}, folder)
         self = cls(encoder, **settings)
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
         self.learners_ = {}
@@ -341,7 +352,9 @@ class Pradot(BaseEstimator):
 
     def _encoder(self):
         if self.encoder is None:
-            self.encoder = Encoder(scales={branch.scale for branch in self._branches()})
+            # Joined embeddings are of the scales that the encoder has; by default those of the paper.
+            joined = {branch.scale for branch in PAPER_BRANCHES} if self.embedding == "joined" else set()
+            self.encoder = Encoder(scales={branch.scale for branch in self._branches()} | joined)
         return self.encoder
 
     def _branches(self):
@@ -349,6 +362,10 @@ class Pradot(BaseEstimator):
 
     def _features(self, images):
         return self._encoder().features(images, cache=self.cache, progress=self.progress)
+
+    def _embeddings(self, features):
+        """What the branches see, by scale."""
+        return {scale: embed(features, scale, self.embedding) for scale in sorted({b.scale for b in self._branches()})}
 
     def _held_out(self, n_images):
         """Indices of the images for steps, and of those that choose the epoch."""
@@ -368,7 +385,7 @@ class Pradot(BaseEstimator):
             raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
         if not 0 <= self.validation_fraction < 1:
             raise PradotError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
-        for name, known in {"scoring": SCORINGS, "assignment": ASSIGNMENTS}.items():
+        for name, known in {"embedding": EMBEDDINGS, "scoring": SCORINGS, "assignment": ASSIGNMENTS}.items():
             if getattr(self, name) not in known:
                 raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
 
@@ -463,7 +480,7 @@ def _damaged(folder, error):
     return PradotError(f"the model in {folder} is damaged ({type(error).__name__}: {error}): fit it again")
 
 
-def _check_encoder(encoder, made_with, tensors, branches, folder):
+def _check_encoder(encoder, made_with, tensors, scales, folder):
     problem = None
     if encoder.image_size != made_with["image_size"]:
         problem = f"image size {made_with['image_size']}, not {encoder.image_size}"
@@ -472,7 +489,7 @@ def _check_encoder(encoder, made_with, tensors, branches, folder):
             f"weights {made_with['name']} (scales {made_with['scales']}, sha256 {made_with['weights_sha256'][:16]}...), "
             f"not {encoder.name} (scales {list(encoder.scales)}, {encoder.weights_sha256[:16]}...)"
         )
-    for scale in {branch.scale for branch in branches}:
+    for scale in scales:
         then, now = tensors.get(f"signature.{scale}"), encoder.signature.get(scale)
         if problem is None and (
             then is None

@@ -77,7 +77,7 @@ class _Chosen(Sequence):
         return self._items[self._indices[i]]
 
 
-def evaluate(data, branch_maps, shapes, size, watch, progress=False):
+def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=None):
     """Scores and metrics of a category's test images.
 
     Parameters
@@ -94,6 +94,8 @@ def evaluate(data, branch_maps, shapes, size, watch, progress=False):
         Told the time of ``"scoring"``, ``"loading"`` and ``"metrics"``.
     progress : bool
         Show a progress bar.
+    scores : ndarray of shape (n_test,), optional
+        Image scores; the maxima of the anomaly maps by default.
 
     Returns
     -------
@@ -110,7 +112,8 @@ def evaluate(data, branch_maps, shapes, size, watch, progress=False):
         A mask cannot be read, or is of another size than its image.
     """
     maps = Maps(branch_maps, shapes if size is None else [(size, size)] * len(shapes))
-    scores = np.array([anomaly_map.max() for anomaly_map in maps])
+    if scores is None:
+        scores = np.array([anomaly_map.max() for anomaly_map in maps])
     watch.lap("scoring")
     masks = None
     if data.has_masks:

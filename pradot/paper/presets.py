@@ -6,8 +6,9 @@ A preset says everything that changes a result except data, encoder and seed. Wh
 
 from dataclasses import asdict, dataclass, replace
 
-from pradot.detector import PAPER_BRANCHES, Branch
+from pradot.detector import PAPER_BRANCHES, Branch, Pradot
 from pradot.errors import PradotError
+from pradot.paper.baselines import PaDiM, PatchCore
 
 QUIRKS = {
     "scale of the image": "each test image is scored with costs divided by its own largest ones, not by those of training: its "
@@ -30,6 +31,7 @@ class Preset:
     branches: tuple[Branch, ...]  # their maps are averaged
     scoring: str  # "image": scaled by each image's own largest costs; "training": by fixed ones
     evaluation_size: int | None  # side in pixels at which maps and masks are compared; None: the image's own size
+    embedding: str = "scale"  # what a branch sees: the map of its scale, or "joined": all scales at its grid
     image_size: int = 224  # side in pixels of the encoder's input
     n_prototypes: int | float = 16  # per position
     reg: float = 0.01  # weight of the entropy
@@ -52,6 +54,10 @@ class Preset:
         """What `pradot.Pradot` takes of it."""
         other = ("name", "summary", "evaluation_size", "image_size", "variant")
         return {name: value for name, value in asdict(self).items() if name not in other} | {"branches": self.branches}
+
+    def detector(self, encoder, seed=0, *, cache=None, progress=False):
+        """A `pradot.Pradot` with these settings."""
+        return Pradot(encoder, random_state=seed, cache=cache, progress=progress, **self.detector_settings)
 
     @property
     def encoder_scales(self):
@@ -82,6 +88,43 @@ class Preset:
     def label(self):
         """Name for tables; neither a variant nor a shortened run is ever taken for the preset itself."""
         return ", ".join(filter(None, [self.name, self.variant, "shortened" if self.is_shortened else ""]))
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another method as an experiment: what runs and tables need of a `Preset`."""
+
+    name: str
+    summary: str
+    method: type  # one of `pradot.paper.baselines`
+    parameters: tuple[tuple[str, float], ...] = ()  # of the method
+    image_size: int = 224
+    evaluation_size: int | None = None
+    variant: str = ""
+
+    def detector(self, encoder, seed=0, *, cache=None, progress=False):
+        """The method with these settings; it keeps nothing in the cache."""
+        return self.method(random_state=seed, device=encoder.device, progress=progress, **dict(self.parameters))
+
+    @property
+    def detector_settings(self):
+        """What tells it from others in a record."""
+        return {"method": self.method.__name__} | dict(self.parameters)
+
+    @property
+    def encoder_scales(self):
+        """Those that are joined."""
+        return {2, 3}
+
+    @property
+    def quirks(self):
+        """None of the official PRADOT code's."""
+        return []
+
+    @property
+    def label(self):
+        """Name for tables."""
+        return self.name
 
 
 PRESETS = {
@@ -121,26 +164,44 @@ PRESETS = {
 }
 
 
+RIVALS = {
+    rival.name: rival
+    for rival in (
+        Rival("patchcore-1", "PatchCore that keeps 1 % of the patches", PatchCore, (("part", 0.01),)),
+        Rival("patchcore-10", "PatchCore that keeps 10 % of the patches", PatchCore, (("part", 0.1),)),
+        Rival(
+            "patchcore-10-position",
+            "PatchCore that keeps 10 % of the patches and knows where they were",
+            PatchCore,
+            (("part", 0.1), ("position", 1.0)),
+        ),
+        Rival("padim", "PaDiM: a Gaussian at each position", PaDiM),
+    )
+}
+
+
 def get_preset(name, *, max_steps=None, batch_size=None):
     """The preset of a name, shortened if asked.
 
     Parameters
     ----------
     name : str
-        One of `PRESETS`.
+        One of `PRESETS` or `RIVALS`.
     max_steps, batch_size : int, optional
-        Replace the preset's steps and images a step.
+        Replace the preset's steps and images a step; rivals have none.
 
     Returns
     -------
-    Preset
+    Preset or Rival
 
     Raises
     ------
     PradotError
         No such preset.
     """
+    if name in RIVALS:
+        return RIVALS[name]
     if name not in PRESETS:
-        raise PradotError(f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
+        raise PradotError(f"unknown preset {name!r}; known are {', '.join([*PRESETS, *RIVALS])}")
     changes = {"max_steps": max_steps, "batch_size": batch_size}
     return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})

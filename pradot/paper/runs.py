@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pradot
-from pradot.detector import Branch, Pradot
+from pradot.detector import Branch
 from pradot.errors import PradotError
 from pradot.files import alone, replacing
 from pradot.images import image_shape
@@ -151,7 +151,7 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
     validation = None  # a part of the training images, unless the data set holds some out itself
     if data.validation:
         validation = encoder.features(data.validation, cache=cache, progress=progress, seconds=seconds)
-    detector = Pradot(encoder, random_state=identity["seed"], cache=cache, progress=progress, **preset.detector_settings)
+    detector = preset.detector(encoder, identity["seed"], cache=cache, progress=progress)
     detector.fit_features(features, validation)
     notes = [*encoder.notes, *data.notes, *detector.notes_]
     seconds["fit"] = sum(detector.seconds_.values())
@@ -167,9 +167,11 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
         features = encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
         watch = Stopwatch(seconds)
         branch_maps = detector.branch_maps_of_features(features)
+        own_scores = getattr(detector, "image_scores_of_features", None)  # PatchCore has its own
+        scores = None if own_scores is None else own_scores(features)
         shapes = [image_shape(path) for path in paths]
         all_shapes += shapes
-        results, found = evaluate(data, branch_maps, shapes, preset.evaluation_size, watch, progress)
+        results, found = evaluate(data, branch_maps, shapes, preset.evaluation_size, watch, progress, scores=scores)
         notes += found
 
     record = {
@@ -196,6 +198,7 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
             for branch, learner in detector.learners_.items()
         ],
         "seconds": {part: round(seconds.get(part, 0.0), 3) for part in ("loading", "features", "fit", "scoring", "metrics")},
+        "model_bytes": detector.model_bytes,
         "peak_memory_gb": round(peak_memory_gb(encoder.device), 3),
         "notes": notes,
         "versions": versions(),

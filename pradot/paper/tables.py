@@ -191,12 +191,18 @@ def conditions(rows):
         f"images of {', '.join(shapes[:3])}{' and others' if len(shapes) > 3 else ''} px "
         "seen by the encoder at " + _every("{image_size} x {image_size}".format(**encoder) for encoder in encoders),
         "evaluated at " + _every(f"{size} x {size}" if size else "the images' own size" for size in sizes),
-        f"{_range(branch['steps'] for record in records for branch in record['branches'])} steps "
-        f"of at most {_range(record['settings']['batch_size'] for record in records)} images",
+        *_steps(records),
         f"seed {', '.join(str(seed) for seed in sorted(set(rows['seed'])))}",
         ", ".join(versions),
     ]
     return "; ".join(parts) + "."
+
+
+def _steps(records):
+    """How long was trained; rivals of `pradot.paper.baselines` have no steps."""
+    steps = [branch["steps"] for record in records for branch in record["branches"]]
+    sizes = [record["settings"]["batch_size"] for record in records if "batch_size" in record["settings"]]
+    return [f"{_range(steps)} steps of at most {_range(sizes)} images"] if steps else []
 
 
 def write_tables(runs, out):
