@@ -1,6 +1,7 @@
 """Ablations as data: every row changes what it says and nothing else."""
 
 from dataclasses import asdict, replace
+from itertools import pairwise
 
 import huggingface_hub
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ from pradot.paper import ablations, figures
 from pradot.paper.ablations import (
     ABLATIONS,
     ENCODERS,
+    RUNGS,
     ablation_table,
     get_ablation,
     missing_weights,
@@ -39,6 +41,7 @@ CHANGED = {
     "encoder": {"branches"},
     "assignment": {"assignment"},
     "kmeans": {"start", "max_steps"},
+    "ladder": set(RUNGS),
 }
 
 
@@ -54,7 +57,7 @@ def test_rows_change_what_the_ablation_is_about_and_nothing_else(name, base):
         changed = {key for key in settings if settings[key] != of_base[key]}
         assert changed - {"variant"} <= CHANGED[name]
         assert ("variant" in changed) == bool(changed)  # nothing else is ever labelled as the base itself
-        assert row.preset.is_shortened == base.is_shortened or row.preset.max_steps == 0
+        assert row.preset.is_shortened == base.is_shortened or row.preset.max_steps == 0 or name == "ladder"
 
 
 @pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"reg", "encoder"}))
@@ -91,6 +94,16 @@ def test_scales_and_their_unions():
 
 def test_small_reg_is_never_computed_in_reduced_precision():
     assert {row.preset.precision for row in get_ablation("reg", PRESETS["fast"]).rows} == {"full"}
+
+
+@pytest.mark.parametrize("name", ["paper", "sound", "fast"])
+def test_the_ladder_changes_one_setting_a_rung_up_to_the_best(name):
+    rows = [asdict(row.preset) for row in get_ablation("ladder", PRESETS[name]).rows]
+    own = {"name", "summary", "variant"}
+    for below, above in pairwise(rows):
+        assert len({key for key in below if below[key] != above[key]} - own) == 1
+    best = asdict(PRESETS["best"])
+    assert {key for key in best if best[key] != rows[-1][key]} <= own
 
 
 def test_a_vit_is_asked_for_blocks_instead_of_scales():

@@ -53,7 +53,7 @@ def test_record_says_everything_and_is_found_again(data, encoder, preset, tmp_pa
     assert record["label"] == "fast, shortened" and "fast_shortened" in path.name
     assert record["evaluation_size"] is None and record["versions"]["torch"]
 
-    monkeypatch.setattr(runs, "Pradot", None)  # a second fit would fail
+    monkeypatch.setattr("pradot.paper.presets.Pradot", None)  # a second fit would fail
     again, same_path, is_new = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
     assert not is_new and same_path == path and again == record
 

@@ -14,7 +14,7 @@ from pradot.detector import Branch
 from pradot.encoder import canonical_name, weights_available
 from pradot.errors import PradotError
 from pradot.paper.bench import Outcome, bench, list_ablation_jobs
-from pradot.paper.presets import Preset
+from pradot.paper.presets import PRESETS, RIVALS, Preset, Rival
 from pradot.paper.runs import read_record, slug
 from pradot.paper.tables import COLUMNS, as_rows, columns_of, conditions, write_table
 from pradot.prototypes import STARTS
@@ -24,6 +24,21 @@ N_PROTOTYPES = (1 / 4, 1, 2, 4, 8, 16, 32)
 REGS = (0.001, 0.003, 0.01, 0.03, 0.1)
 SCALES = ((1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3))
 EMAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
+RUNGS = {
+    "scoring": "a fixed scale of the costs",
+    "evaluation_size": "evaluation at the images' own size",
+    "solver": "warm-started transport",
+    "tol": "a tolerance of 5 %",
+    "precision": "bfloat16 where it is fast",
+    "start": "a start at k-means centres",
+    "ema": "larger steps",
+    "batch_size": "smaller batches",
+    "max_steps": "8 steps",
+    "embedding": "all scales joined",
+    "branches": "one local branch at 14 x 14",
+    "n_prototypes": "8 prototypes per position",
+}
+"""Settings in which the preset ``best`` differs from others, in the order of the ladder, and what they are called there."""
 ENCODERS = {
     "resnet18.a1_in1k": None,
     "resnet50.a1_in1k": None,
@@ -40,7 +55,7 @@ class Row:
     """One setting of an ablation."""
 
     label: str  # what is different, for tables, such as "0.3"
-    preset: Preset
+    preset: Preset | Rival
     encoder: str | None = None  # as for `pradot.Encoder`; None: the one that all rows share
     value: float | None = None  # the same as a number, for the axis of a plot; None: not on the axis
 
@@ -142,7 +157,8 @@ def ablation_table(result):
         A line per row of the ablation. Columns ``(metric, "this run")``: the mean over the categories, averaged over the seeds,
         in percent; with several seeds ``(metric, "std")``, its standard deviation over them (with n - 1). Then
         ``("marginal error, %", "this run")``, the largest of any branch after its last step of training, and
-        ``("fit, s", "this run")``, the mean seconds of a fit. NaN where a number is missing.
+        ``("fit, s", "this run")``, the mean seconds of a fit, ``("scoring, ms", "this run")``, those of an image without the
+        encoder, and ``("model, MB", "this run")``, the mean size of what was learnt. NaN where a number is missing.
     """
     labels = [row.label for row in result.ablation.rows]
     rows = result.rows
@@ -156,9 +172,15 @@ def ablation_table(result):
         if rows["seed"].nunique() > 1:
             table[title, "std"] = by_seed.groupby("row").std()
     errors = rows["record"].map(lambda record: [branch["marginal_error"] for branch in record["branches"]])
-    largest = errors.map(lambda values: float("nan") if None in values else 100 * max(values))
+    largest = errors.map(lambda values: float("nan") if None in values or not values else 100 * max(values))
     table["marginal error, %", "this run"] = largest.groupby(rows["row"]).max()
-    table["fit, s", "this run"] = rows["record"].map(lambda record: record["seconds"]["fit"]).groupby(rows["row"]).mean()
+    of_records = {
+        "fit, s": lambda record: record["seconds"]["fit"],
+        "scoring, ms": lambda record: 1000 * record["seconds"]["scoring"] / max(1, record["counts"]["test"]),
+        "model, MB": lambda record: record.get("model_bytes", float("nan")) / 1e6,
+    }
+    for title, value in of_records.items():
+        table[title, "this run"] = rows["record"].map(value).groupby(rows["row"]).mean()
     table = pd.DataFrame(table).reindex(labels)
     table.index.name = result.ablation.changes
     return table
@@ -197,7 +219,7 @@ def write_ablation(result, out):
         + "".join(f" {label}: {reason}." for label, reason in result.reasons.items())
     )
     path = Path(out) / "-".join(name)
-    write_table(path, ablation_table(result).drop(columns="fit, s", level=0), caption)
+    write_table(path, ablation_table(result).drop(columns=["fit, s", "scoring, ms"], level=0), caption)
     return path
 
 
@@ -372,6 +394,26 @@ def _kmeans(name, base):
     )
 
 
+def _ladder(name, base):
+    best, rows, rung = PRESETS["best"], [Row(base.label, base)], base
+    for setting, text in RUNGS.items():
+        value = getattr(best, setting)
+        if getattr(rung, setting) != value:
+            rung = replace(rung, **{setting: value})
+            rows.append(Row(text, replace(rung, variant=f"up to {text}")))
+    return Ablation(name, "What did each change from the base to the preset best bring?", "with, from here on", base, tuple(rows))
+
+
+def _rivals(name, base):
+    return Ablation(
+        name,
+        "How do prototypes compare with a memory bank (PatchCore) and with Gaussians (PaDiM) on the same features?",
+        "method",
+        base,
+        (Row(base.label, base), Row("best", PRESETS["best"]), *(Row(rival.name, rival) for rival in RIVALS.values())),
+    )
+
+
 ABLATIONS = {
     "alpha": _alpha,
     "n": _n,
@@ -383,5 +425,7 @@ ABLATIONS = {
     "encoder": _encoder,
     "assignment": _assignment,
     "kmeans": _kmeans,
+    "ladder": _ladder,
+    "rivals": _rivals,
 }
-"""Functions of the name and the base preset, by name, in the order of notebook 09."""
+"""Functions of the name and the base preset, by name, in the order of notebooks 09 and, for the last two, 11."""

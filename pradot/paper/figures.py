@@ -1040,3 +1040,27 @@ def nearest_places(image, background, grid_shape, cell, costs, positions, n_near
         ax.set(xlim=(0, 1), ylim=(1, 0))
         ax.set_title(f"alpha {alpha:g}, cost {cost[cheapest[0]]:.3f}", fontsize="small")
     return fig
+
+
+def cost_panels(table):
+    """What methods cost: a panel each for the seconds of a fit, the milliseconds of an image and the size of the model.
+
+    Parameters
+    ----------
+    table : DataFrame
+        See `pradot.paper.ablations.ablation_table`; a line per method.
+
+    Returns
+    -------
+    matplotlib Figure
+        The axes are logarithmic.
+    """
+    titles = ("fit, s", "scoring, ms", "model, MB")
+    fig, axes = plt.subplots(1, len(titles), figsize=(9.5, 1.0 + 0.3 * len(table)), sharey=True)
+    for ax, title, colour in zip(axes, titles, sns.color_palette(PALETTE), strict=False):
+        values = table[title, "this run"]
+        bars = ax.barh([str(name) for name in table.index], values, height=0.6, color=colour)
+        ax.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+        ax.set(xscale="log", xlabel=title, xlim=(values.min() / 2, 4 * values.max()))
+    axes[0].invert_yaxis()
+    return fig
