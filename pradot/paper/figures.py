@@ -47,8 +47,8 @@ def save_figure(fig, name, dataset="drawn"):
     """Save a figure under its fixed name: a PNG of at most 400 kB, and a PDF for papers.
 
     A figure wider than 10.5 inches is drawn smaller, so that none is shrunk by more than a third in the width of a two-column
-    paper (7 inches). Same figure, same bytes. The PNG has 150 dots an inch, or fewer where many photographs would make it too large. In the PDF
-    text and lines stay text and lines.
+    paper (7 inches). Same figure, same bytes. The PNG has 150 dots an inch, or fewer where many photographs would make it too
+    large. In the PDF text and lines stay text and lines.
 
     Parameters
     ----------
