@@ -52,7 +52,7 @@ def test_one_run_writes_every_figure(small, tmp_path, capsys):
     assert steps["fast_steps_to_paper"] == (reached[0] if reached else None)
     assert 0.5 < sum(found["profile"].values()) <= 1
     printed = capsys.readouterr().out
-    assert "extrapolated from 2" in printed and "<= 1.3" in printed and "speed.json" in printed
+    assert "extrapolated from 4" in printed and "<= 1.3" in printed and "speed.json" in printed
 
 
 def test_an_encoder_of_other_channels_is_refused(small, tmp_path, capsys, monkeypatch):
