@@ -11,8 +11,9 @@ from pradot.detector import Branch, upsample_and_average
 from pradot.metrics import auroc
 from pradot.paper import runs
 from pradot.paper.evaluation import METRICS
-from pradot.paper.presets import PRESETS, QUIRKS, get_preset
+from pradot.paper.presets import PRESETS, QUIRKS, RIVALS, get_preset
 from pradot.paper.runs import read_branch_maps, read_record, read_records, run, slug
+from pradot.paper.tables import as_rows, conditions
 
 PARTS = {"loading", "features", "fit", "scoring", "metrics"}
 
@@ -271,3 +272,25 @@ def test_paper_preset_evaluates_at_224(data, encoder, tmp_path):
 def test_slug():
     assert slug("paper, shortened") == "paper_shortened"
     assert slug("load_resnet50v1.py:load") == "load_resnet50v1.py_load"
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_rivals_are_run_recorded_and_found_again(name, data, encoder, tmp_path):
+    record, path, is_new = run("mvtec_ad", data, "part", get_preset(name, max_steps=60), encoder, out=tmp_path)
+    assert is_new and record["label"] == name and record["branches"] == [] and record["quirks"] == []
+    assert record["counts"]["train"] == 6 and record["counts"]["validation"] == 0  # nothing is held out
+    assert record["model_bytes"] > 0 and record["settings"]["method"] in ("PatchCore", "PaDiM")
+    assert all(0 <= value <= 1 for value in record["metrics"].values())
+    assert read_branch_maps(path)[Branch(2, 0.0)].shape[0] == 6
+    assert not run("mvtec_ad", data, "part", get_preset(name), encoder, out=tmp_path)[2]
+    caption = conditions(as_rows([record]))
+    assert name in caption and "steps" not in caption
+
+
+def test_image_scores_of_patchcore_are_its_own(data, encoder, tmp_path):
+    record, path, _ = run("mvtec_ad", data, "part", get_preset("patchcore-10"), encoder, out=tmp_path)
+    maps = upsample_and_average(read_branch_maps(path), [(48, 48)] * 6)
+    scores = [image["score"] for image in record["images"]]
+    assert scores != pytest.approx([anomaly_map.max() for anomaly_map in maps])
+    labels = np.array([image["defect"] != "good" for image in record["images"]])
+    assert record["metrics"]["image_auroc"] == pytest.approx(auroc(labels, np.array(scores)))

@@ -401,7 +401,9 @@ def _ladder(name, base):
         if getattr(rung, setting) != value:
             rung = replace(rung, **{setting: value})
             rows.append(Row(text, replace(rung, variant=f"up to {text}")))
-    return Ablation(name, "What did each change from the base to the preset best bring?", "with, from here on", base, tuple(rows))
+    return Ablation(
+        name, "What did each change from the base to the preset best bring?", "with, from here on", base, tuple(rows)
+    )
 
 
 def _rivals(name, base):
