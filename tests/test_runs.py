@@ -202,7 +202,7 @@ def test_damaged_record_is_made_again(data, encoder, preset, tmp_path):
 
 
 def test_failed_run_leaves_nothing(data, encoder, preset, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "evaluate", lambda *_: 1 / 0)
+    monkeypatch.setattr(runs, "evaluate", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
