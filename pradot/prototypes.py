@@ -280,6 +280,7 @@ class PrototypeLearner(BaseEstimator):
         found = [search(part.to(self.device), scale) for part in parts]
         return Nearest(*(torch.cat(maps) for maps in zip(*found, strict=True)))
 
+    @ieee_float32()
     def transported(self, features, scale=None):
         """What every patch pays when all patches of its image are transported to the prototypes.
 
@@ -306,7 +307,7 @@ class PrototypeLearner(BaseEstimator):
                 sent = sinkhorn_streamed(
                     cost, by_cell(image), None, self.reg, tol=self.tol, n_iter=self.n_iter, keep_gb=self.keep_gb
                 )
-                paid.append((torch.softmax(sent.v - M / self.reg, 1) * M).sum(1))  # (height * width,)
+                paid.append((torch.softmax(sent.dual - M / self.reg, 1) * M).sum(1))  # (height * width,)
             else:
                 transport = sinkhorn(M, self.reg, n_iter=self.n_iter, solver=self.solver)
                 paid.append(len(M) * transport.paid(M))  # (height * width,)
@@ -327,6 +328,8 @@ class PrototypeLearner(BaseEstimator):
         # The weights of the prototypes are 1 / m, so m T^T x is what each receives on average.
         barycentres = len(self.prototypes_) * sent.features  # (m, channels)
         moved = self.ema * self.prototypes_ + (1 - self.ema) * barycentres
+        if sent.received is not None:  # where transport stops at a tolerance, a prototype may receive nothing: it stays
+            moved = torch.where(sent.received[:, None] > 0, moved, self.prototypes_)
         similarity = torch.nn.functional.cosine_similarity(moved, self.prototypes_)  # (m,)
         self.history_["loss"].append(sent.loss)
         self.history_["marginal_error"].append(sent.marginal_errors[-1])
@@ -336,7 +339,9 @@ class PrototypeLearner(BaseEstimator):
         if self.positions == "learned":
             # Divided by the mass that arrived, which is 1 / m only when Sinkhorn has converged: a mean of places on the unit
             # square stays on it. The scale of features does not matter (cosine), that of positions does.
-            self.positions_ = self.ema * self.positions_ + (1 - self.ema) * sent.positions / sent.received[:, None]
+            received = sent.received[:, None]  # (m, 1)
+            mean = torch.where(received > 0, sent.positions / received, self.positions_)  # (m, 2)
+            self.positions_ = self.ema * self.positions_ + (1 - self.ema) * mean
 
     def _precision(self):
         return self.precision if self.precision == "full" or has_bfloat16(self.device) else "full"

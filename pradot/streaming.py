@@ -27,12 +27,13 @@ from torch.nn.functional import normalize
 
 from pradot.cost import CostScale, grid_positions, spatial_cost
 from pradot.errors import PradotError
+from pradot.transport import check_iterations, check_precision
 
 PRECISIONS = ("full", "reduced")  # of a learner; see `BlockCost` for what becomes of it
 _BANDS = 7  # of the grid's rows, in which a search looks for the cheapest prototype
 _BLOCK = 6 * 2**20  # entries of a block that stays in cache: 25 MB of float32
 _SHARE = 0.2  # of a plan's entries that count; one with more is not sparse
-_ENTRY = 20  # bytes of an entry that counts: its logarithm, itself and its column; the first and the last twice while gathered
+_ENTRY = (20, 48)  # bytes of an entry that counts, on the CPU and elsewhere: logarithm, value, column, and while they are made
 _LIFT = 6.0  # by how much a prototype's dual may rise before one looks again for the entries that count
 
 
@@ -112,7 +113,7 @@ class BlockCost:
         """Embeddings (..., channels) as `features` takes them: unit vectors, in the precision of the product."""
         return self._operand(normalize(x, dim=-1))
 
-    def features(self, x, columns=slice(None), out=None):
+    def features(self, x, columns=slice(None)):
         """Feature cost ``1 - cos``, before it is weighted.
 
         Parameters
@@ -121,16 +122,14 @@ class BlockCost:
             Embeddings, see `operand`.
         columns : slice, or Tensor of shape (n_columns,), int64
             Which prototypes.
-        out : Tensor of shape (k, n_columns), optional
-            Where to write it. None: memory that the next call overwrites.
 
         Returns
         -------
         Tensor of shape (k, n_columns)
-            bfloat16 in reduced precision.
+            In memory that the next call overwrites; bfloat16 in reduced precision.
         """
         z = self._z[columns]
-        c_feat = torch.mm(x, z.T, out=self.buffer("c_feat", (len(x), len(z)), x.dtype) if out is None else out)
+        c_feat = torch.mm(x, z.T, out=self.buffer("c_feat", (len(x), len(z)), x.dtype))
         return c_feat if self.precision == "reduced" else c_feat.add_(1)
 
     def space(self, cells, columns=None):
@@ -203,11 +202,14 @@ class StreamedTransport(NamedTuple):
     loss : float
         ``<T, M>``.
     v : Tensor of shape (m,)
-        The prototypes' dual for the next iteration, with mean 0 and no unit: where a later problem starts best.
+        The prototypes' dual for the next iteration, with mean 0 and no unit: where a later problem starts well.
+    dual : Tensor of shape (m,)
+        The prototypes' dual of this very plan, up to a constant.
     marginal_errors : list of float
         L1 error of the prototypes' marginal after each iteration.
     n_passes : float
-        Passes over all pairs of embeddings and prototypes; one over the pairs of some prototypes counts for their part.
+        Passes over all pairs of embeddings and prototypes; one over the pairs of some prototypes counts for their part, and
+        one that was broken off, because the plan is not sparse, for nothing.
     largest : float
         Largest feature cost.
     """
@@ -216,6 +218,7 @@ class StreamedTransport(NamedTuple):
     received: torch.Tensor
     loss: float
     v: torch.Tensor
+    dual: torch.Tensor
     marginal_errors: list
     n_passes: float
     largest: float
@@ -254,7 +257,7 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
         (over-relaxation; Thibault et al., Algorithms 14, 2021).
     keep_gb : float
         Memory for the entries that count, in GB (1e9 bytes). With more of them, or 0, every iteration is a pass, which holds
-        no more than a block.
+        no more than a block and the spatial costs between the grid and the prototypes' places.
 
     Returns
     -------
@@ -263,8 +266,11 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
     Raises
     ------
     PradotError
-        The cost is not finite, or so large beside `reg` that the plan is not.
+        The cost is not finite, or so large beside `reg` that the plan is not or would be that of rounding errors; `reg` or
+        `n_iter` is out of range.
     """
+    check_iterations(reg, n_iter)
+    check_precision(reg, 1 - cost.alpha + cost.space_weight * cost.largest_space, x.dtype)  # features: as they are scaled
     values = x if values is None else values
     x = cost.operand(x)  # (height * width, batch, channels or channels + 1)
     state = _State(values.new_zeros(len(cost)) if v is None else v.clone(), tol, n_iter, relaxation)
@@ -276,6 +282,7 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
             return result
         if len(state.errors) == n_before:  # not sparse, or too much is left out from the start
             break
+    del kernel  # and its memory
     return _in_dense_passes(cost, x, values, reg, state, expected)
 
 
@@ -301,12 +308,18 @@ class _State:
         change = -(m * received).clamp(min=torch.finfo(received.dtype).tiny).log_()
         return change if len(self.errors) == 1 else self.relaxation * change
 
-    def result(self, pushed, received, loss, v):
-        if not math.isfinite(self.errors[-1] + loss):
+    def check(self):
+        """Raise PradotError if the last iteration's numbers are none."""
+        if not math.isfinite(self.errors[-1]):
             raise PradotError(
-                f"the transport's numbers left the range of {v.dtype}: the cost is too large beside reg; raise reg"
+                f"the transport's numbers left the range of {self.v.dtype}: the cost is too large beside reg; raise reg"
             )
-        return StreamedTransport(pushed, received, loss, v - v.mean(), self.errors, self.n_passes, self.largest)
+
+    def result(self, pushed, received, loss, dual, following):
+        """What came of it, with the `dual` of the last iteration and the one for the next (m,)."""
+        self.check()
+        v = following - following.mean()
+        return StreamedTransport(pushed, received, loss, v, dual, self.errors, self.n_passes, self.largest)
 
 
 def _among_those_that_count(kernel, values, state):
@@ -324,7 +337,8 @@ def _among_those_that_count(kernel, values, state):
         if state.is_last or state.errors[-1] <= 0.75 * state.tol:
             values = values.flatten(0, 1) / row_sums[:, None]  # (n, k)
             pushed = w[:, None] * kernel.transposed_times(values) / len(row_sums)  # (m, k)
-            return state.result(pushed, received, kernel.loss(w, row_sums, received, state.v), state.v + following)
+            loss = kernel.loss(w, row_sums, received, state.v)
+            return state.result(pushed, received, loss, state.v + lift, state.v + following)
         lift = following
         far = lift > _LIFT
         # Where most of what is missing is missing there; all that is missing is half of the error.
@@ -359,12 +373,12 @@ class _Kernel:
     def __init__(self, cost, x, reg, threshold, keep_gb):
         self._cost, self._x, self._reg, self._threshold = cost, x, reg, threshold
         self._n, self._m = x.shape[0] * x.shape[1], len(cost)
-        self._most = min(_SHARE * self._n * self._m, keep_gb * 1e9 / _ENTRY)  # entries
+        self._most = min(_SHARE * self._n * self._m, keep_gb * 1e9 / _ENTRY[x.device.type != "cpu"])  # entries
         self._groups = []
         self._row_highest = None  # (n,)
         self._row_totals = None  # (n,), with all entries
         self._left_of_rows = cost.unit.new_zeros(self._n)  # sum of what is left out
-        self._left_of_columns = cost.unit.new_zeros(self._m)  # the same, each row divided by its total
+        self._left_of_columns = cost.unit.new_zeros(self._m)  # the same, each row divided by its total so far
         self._group_of = torch.zeros(self._m, dtype=torch.int64, device=x.device)  # of each column
         self.needed_lift = cost.unit.new_zeros(self._m)
 
@@ -391,7 +405,8 @@ class _Kernel:
             row_ends.append(ends + sum(map(len, at)))
             logs.append(L.view(-1)[kept])
             totals.append(L.exp_().sum(1))  # (n_cells * batch,)
-            of_columns += torch.mv(L.T, 1 / totals[-1])
+            so_far = totals[-1] if columns is None else self._row_totals[cells.start * batch : cells.stop * batch]
+            of_columns += torch.mv(L.T, 1 / so_far)
             at.append((kept % width).int())
             n_kept += len(kept)
             # The first block tells most plans that are not sparse; some rows may have many times the entries of others.
@@ -408,9 +423,10 @@ class _Kernel:
         self.needed_lift[columns] = math.log(self._n / self._m) - lift
         self._groups.append(_Entries(columns, torch.cat(logs), torch.cat(at), row_ends))
         row_totals = torch.cat(totals)  # (n,)
-        self._row_totals = row_totals if self._row_totals is None else self._row_totals + row_totals
+        so_far = row_totals if self._row_totals is None else self._row_totals
         self._left_of_rows += (row_totals - self._groups[-1].times(state.v.new_ones(width))).clamp_(min=0)
-        self._left_of_columns[columns] = (of_columns - self._groups[-1].transposed_times(1 / row_totals)).clamp_(min=0)
+        self._left_of_columns[columns] = (of_columns - self._groups[-1].transposed_times(1 / so_far)).clamp_(min=0)
+        self._row_totals = row_totals if self._row_totals is None else self._row_totals + row_totals
         state.n_passes += width / self._m
         return True
 
@@ -478,7 +494,9 @@ class _Entries:
     def _sparse(self, entries):
         if entries.is_cuda:
             return torch.sparse_csr_tensor(self._row_ends, self._at.long(), entries, self._shape)
-        parts = entries.numpy(), self._at.numpy(), self._row_ends.numpy()
+        # Both kinds of indices as int32, or SciPy makes copies of int64.
+        ends = self._row_ends.numpy().astype(np.int32 if len(entries) < 2**31 else np.int64)
+        parts = entries.numpy(), self._at.numpy(), ends
         return scipy.sparse.csr_array(parts, shape=self._shape)
 
 
@@ -507,8 +525,9 @@ def _in_dense_passes(cost, x, values, reg, state, expected):
         received, pushed, loss, largest = _pass(cost, x, values if push else None, reg, state.v)
         state.largest = check_finite(largest) if state.largest is None else state.largest
         change = state.measure(received)
+        state.check()
         if push and (is_last or state.errors[-1] <= state.tol):
-            return state.result(pushed, received, loss, state.v + change)
+            return state.result(pushed, received, loss, state.v, state.v + change)
         state.v = state.v + change - change.mean()
 
 

@@ -122,22 +122,32 @@ def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):
     """
     if solver not in SOLVERS:
         raise PradotError(f"unknown solver {solver!r}: choose one of {', '.join(SOLVERS)}")
-    if n_iter < 1:
-        raise PradotError(f"n_iter is {n_iter}; Sinkhorn needs at least one iteration")
-    if not (reg > 0 and math.isfinite(reg)):
-        raise PradotError(f"reg is {reg}; the weight of the entropy must be a positive number")
+    check_iterations(reg, n_iter)
     if M.dtype not in (torch.float32, torch.float64):
         raise PradotError(f"the transport cost is of {M.dtype}; give float32 or float64")
     largest = max(abs(end.item()) for end in M.aminmax())  # NaN passes through
     if not math.isfinite(largest):
         raise PradotError("the transport cost holds NaN or infinity")
-    # exp(M / reg) inherits a relative error of about M / reg times the rounding of M.
-    if largest / reg * torch.finfo(M.dtype).eps > 1e-3:
-        raise PradotError(f"reg = {reg} is too small for costs up to {largest:.3g} in {M.dtype}: use float64 or a larger reg")
+    check_precision(reg, largest, M.dtype)
     n, m = M.shape
     a = M.new_full((n,), 1 / n) if a is None else _check_weights("a", a, n)
     b = M.new_full((m,), 1 / m) if b is None else _check_weights("b", b, m)
     return (_sinkhorn_kernel if solver == "kernel" else _sinkhorn_pot)(M, reg, a, b, n_iter)
+
+
+def check_iterations(reg, n_iter):
+    """Raise PradotError unless `reg` is a positive number and `n_iter` at least 1."""
+    if n_iter < 1:
+        raise PradotError(f"n_iter is {n_iter}; Sinkhorn needs at least one iteration")
+    if not (reg > 0 and math.isfinite(reg)):
+        raise PradotError(f"reg is {reg}; the weight of the entropy must be a positive number")
+
+
+def check_precision(reg, largest, dtype):
+    """Raise PradotError if plans of costs up to `largest` would be those of rounding errors."""
+    # exp(M / reg) inherits a relative error of about M / reg times the rounding of M.
+    if largest / reg * torch.finfo(dtype).eps > 1e-3:
+        raise PradotError(f"reg = {reg} is too small for costs up to {largest:.3g} in {dtype}: use float64 or a larger reg")
 
 
 def _check_weights(name, weights, length):

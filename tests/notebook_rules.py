@@ -12,7 +12,8 @@ from pradot.paper.committed import KINDS, stamp
 MAX_BYTES = 600_000
 # A path on somebody's machine; in a web address or a relative path something stands before the slash.
 ABSOLUTE_PATH = re.compile(
-    r"(?<![\w.:/-])/(?:home|root|Users|work|tmp|mnt|media|scratch|srv|opt|var)/[^\s\"'`)]*|\b[A-Za-z]:\\\\?\w[^\s\"'`)]*"
+    r"(?:(?<![\w./-])|\bfile://|\x1b\[[0-9;]*m)/(?:home|root|Users|work|workspace|tmp|private|mnt|media|Volumes|scratch|data|content|srv"
+    r"|opt|usr|etc|var)/[^\s\"'`)]*|\b[A-Za-z]:(?:\\\\?|/)\w[^\s\"'`)]*"
 )
 
 

@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from notebook_rules import MAX_BYTES, main, problems
 from PIL import Image
@@ -148,6 +149,10 @@ def test_a_good_notebook_has_no_problems(notebook, tmp_path):
         (lambda n: n.cells[2].outputs.append(nbformat.v4.new_output("error", ename="OSError")), "error OSError"),
         (lambda n: n.cells[0].update(source='root = "/home/someone/data"'), "absolute path /home/someone/data"),
         (lambda n: n.cells[0].update(source=r'root = "C:\\data"'), "absolute path C:"),
+        (lambda n: n.cells[0].update(source="C:/Users/me"), "absolute path C:/Users/me"),
+        (lambda n: n.cells[0].update(source="see file:///home/me/x"), "absolute path file:///home/me/x"),
+        (lambda n: n.cells[2].outputs[0].update(text="dir:/data/me"), "absolute path /data/me"),
+        (lambda n: n.cells[2].outputs[0].update(text="\x1b[34m/home/me\x1b[0m"), "/home/me"),
         (lambda n: n.cells[0].update(source="x" * MAX_BYTES), "at most"),
         (lambda n: n.cells[0].update(id=n.cells[1].id), "two with the same"),
         (lambda n: n.cells[0].pop("id"), "without an id"),
@@ -190,7 +195,7 @@ def project(notebook, tmp_path):
     notebook.cells[2].outputs = [
         nbformat.v4.new_output("stream", name="stdout", text=f"wrote {tmp_path}/runs\n"),
         nbformat.v4.new_output("stream", name="stderr", text="50%|####"),
-        nbformat.v4.new_output("stream", name="stdout", text=f"and {tmp_path}s\n"),
+        nbformat.v4.new_output("stream", name="stdout", text=f"and {tmp_path}s {tmp_path}-old /mnt{tmp_path} in {tmp_path}.\n"),
         output(**{"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "HBox()"}),
         output(image_png=picture(), text_plain="<Figure>"),
     ]
@@ -204,12 +209,14 @@ def test_kept_outputs_are_what_a_reader_sees_and_follow_the_rules(project):
     before, kept = nbformat.read(executed, as_version=4), nbformat.read(path, as_version=4)
     assert [cell.source for cell in kept.cells] == [cell.source for cell in before.cells]
     text, figure = kept.cells[2].outputs
-    assert text.text == f"wrote ../runs\nand {project}s\n"  # another folder, whose name begins alike
+    # Other folders have names that begin or end alike.
+    assert text.text == f"wrote ../runs\nand {project}s {project}-old /mnt{project} in ...\n"
     image = Image.open(io.BytesIO(base64.b64decode(figure.data["image/png"])))
     assert image.size == (1000, 250) and image.mode == "P"
     assert [cell.execution_count for cell in kept.cells if cell.cell_type == "code"] == [1, 2]
     assert kept.cells[1].metadata == {"tags": ["parameters"]}
-    assert problems(path) == [f"cell 2: absolute path {project}s in the output"]
+    others = (f"{project}s", f"{project}-old", f"/mnt{project}")
+    assert problems(path) == [f"cell 2: absolute path {other} in the output" for other in others]
     again = path.read_bytes()
     keep_outputs(executed, path, project)
     tidy(path)
@@ -223,6 +230,30 @@ def test_outputs_of_other_cells_are_not_kept(project):
     with pytest.raises(ValueError, match="not of the cells"):
         keep_outputs(executed, path, project)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("spoil", [{"execution_count": None}, {"outputs": [nbformat.v4.new_output("error", ename="OSError")]}])
+def test_outputs_of_a_run_that_stopped_are_not_kept(project, spoil):
+    path, executed = project / "notebooks" / "a.ipynb", project / "build" / "a.ipynb"
+    before, ran = path.read_bytes(), nbformat.read(executed, as_version=4)
+    ran.cells[2].update(spoil)
+    nbformat.write(ran, executed)
+    with pytest.raises(ValueError, match="not run to its end"):
+        keep_outputs(executed, path, project)
+    assert path.read_bytes() == before
+
+
+def test_a_styled_table_is_kept_alike_each_time(project):
+    path, executed = project / "notebooks" / "a.ipynb", project / "build" / "a.ipynb"
+    kept = []
+    for _ in range(2):
+        table = pd.DataFrame({"a": [1.0]}).style.format("{:.1f}")
+        ran = nbformat.read(executed, as_version=4)
+        ran.cells[2].outputs = [output(text_html=table._repr_html_(), text_plain=repr(table))]
+        nbformat.write(ran, executed)
+        keep_outputs(executed, path, project)
+        kept.append(path.read_bytes())
+    assert kept[0] == kept[1] and b"T_00000" in kept[0] and b" at 0x" not in kept[0]
 
 
 def test_prose_may_change_without_a_new_run_and_code_may_not(notebook):

@@ -263,9 +263,8 @@ def test_what_is_left_out_keeps_the_true_error_within_the_tolerance(monkeypatch,
     assert found.n_passes == pytest.approx(sum(looks) / len(cost))
     assert found.n_passes < 3  # most iterations are over few entries
     assert far == 0 or len(found.marginal_errors) > 2 * found.n_passes
-    # One pass over all entries from the dual that it ended with, before the iteration that is to come.
-    dual = found.v + (len(cost) * found.received).log()
-    received, pushed, loss, _ = streaming._pass(cost, cost.operand(x), x, 0.01, dual)
+    # One pass over all entries from the dual of the plan.
+    received, pushed, loss, _ = streaming._pass(cost, cost.operand(x), x, 0.01, found.dual)
     true_error = (received - 1 / len(cost)).abs().sum().item()
     assert true_error <= tol and abs(true_error - found.marginal_errors[-1]) <= tol / 4
     assert (found.pushed - pushed).norm() <= tol / 4 * pushed.norm()
@@ -303,6 +302,54 @@ def test_prototypes_that_are_single_images_are_filled_by_one_of_these(n, reg):
     assert found.marginal_errors[0] > 1.5 * (1 - 1 / n) or reg == 0.1
     assert found.marginal_errors[-1] <= 0.01  # before the iterations are used up
     assert found.v.isfinite().all() and found.pushed.isfinite().all()
+
+
+def few_received(**settings):
+    """A learner whose first prototypes are so far from all patches that the tolerance is met before they receive anything."""
+    learner = PrototypeLearner(0.3, solver="streamed", tol=0.05, **settings)
+    maps = drawn(9, 8, 12, seed=3, dtype=torch.float32) ** 4 + 0.03 * drawn(6, 9, 8, 12, seed=10, dtype=torch.float32)
+    learner.fit(maps)
+    return learner, maps
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_prototype_that_receives_nothing_stays_where_it_is(ema):
+    learner, maps = few_received(n_prototypes=8, start="images", max_steps=1, ema=ema, positions="learned")
+    learner.prototypes_[:3] = -learner.prototypes_[:3]
+    before, learner._dual = (learner.prototypes_.clone(), learner.positions_.clone()), None
+    sent = learner._send(maps)
+    assert (sent.received[:3] == 0).all()
+    learner._step(maps)
+    assert torch.equal(learner.prototypes_[:3], before[0][:3]) and torch.equal(learner.positions_[:3], before[1][:3])
+    assert learner.positions_.isfinite().all() and learner.prototypes_.norm(dim=1).min() > 0
+
+
+def test_patches_pay_by_the_plan_that_was_measured():
+    learner, maps = few_received(n_prototypes=8, start="images", max_steps=1)
+    learner.prototypes_[:10] += 2 * drawn(10, 12, seed=5, dtype=torch.float32)
+    M, scale = learner.cost(maps[:1])
+    cost = BlockCost(learner.prototypes_, learner.positions_, (9, 8), 0.3)
+    cost.scale = scale
+    found = sinkhorn_streamed(cost, by_cell(maps[:1]), tol=0.05)
+    T = torch.softmax(found.dual - M / 0.01, 1) / len(M)  # (72, m)
+    assert (T.sum(0) - 1 / len(cost)).abs().sum() <= 0.05
+    paid = learner.transported(maps[:1], scale)
+    torch.testing.assert_close(paid.flatten(), len(M) * (T * M).sum(1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"n_iter": 0}, "n_iter is 0"),
+        ({"reg": 0}, "reg is 0"),
+        ({"reg": -1}, "reg is -1"),
+        ({"reg": 1e-9}, "too small for costs"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, said):
+    x, cost = local_problem(dtype=torch.float32)
+    with pytest.raises(PradotError, match=said):
+        sinkhorn_streamed(cost, x, **settings)
 
 
 @pytest.mark.parametrize("way", ["sparse", "dense"])

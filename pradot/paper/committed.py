@@ -24,7 +24,9 @@ their full size are in figures/."""
 
 
 def stamp(notebook):
-    """What the outputs of a notebook depend on: the package's version and the hash of its code cells.
+    """What tells outputs that are stale: the package's version and the hash of the notebook's code cells.
+
+    A change of the package's code within a version, of torch or of the encoder is not told by it.
 
     Parameters
     ----------
@@ -55,6 +57,9 @@ def keep_outputs(executed, path, root):
     notebook, ran = (nbformat.read(file, as_version=4) for file in (path, executed))
     if [cell.source for cell in ran.cells] != [cell.source for cell in notebook.cells]:
         raise ValueError(f"{executed} is not of the cells of {path}")
+    code = [cell for cell in ran.cells if cell.cell_type == "code"]
+    if any(cell.execution_count is None or any(out.output_type == "error" for out in cell.outputs) for cell in code):
+        raise ValueError(f"{executed} was not run to its end")
     places = {str(root): "..", str(root.resolve()): ".."}
     for size in SIZES:
         number = 0
@@ -62,7 +67,7 @@ def keep_outputs(executed, path, root):
             if cell.cell_type == "code":
                 number += 1
                 cell.execution_count, cell.outputs = number, _merged(_kept(out, places, number, size) for out in done.outputs)
-        if len(nbformat.writes(notebook)) <= MAX_BYTES:
+        if len(nbformat.writes(notebook).encode()) <= MAX_BYTES:
             break
     notebook.metadata["pradot"] = stamp(notebook)
     _write(notebook, path)
@@ -97,9 +102,13 @@ def _kept(output, places, number, size):
     if output.output_type == "error":
         return output
     data = {kind: output.data[kind] for kind in KINDS if kind in output.data}
+    if "text/html" in data:
+        data.pop("text/plain", None)  # of a pandas Styler it is an address in memory
     if any(kind.endswith("widget-view+json") for kind in output.data) or not data:
         return None
     for kind, content in data.items():
+        if kind == "text/html":
+            content = _numbered(content)
         data[kind] = _small(content, *size) if kind == "image/png" else _shortened(content, places)
     if output.output_type == "execute_result":
         return nbformat.v4.new_output("execute_result", data, execution_count=number)
@@ -121,8 +130,15 @@ def _merged(outputs):
 
 def _shortened(text, places):
     for place, instead in places.items():
-        text = re.sub(re.escape(place) + r"(?=/|\b)", instead, text)
+        text = re.sub(r"(?<![\w./-])" + re.escape(place) + r"(?!\.?[\w-])", instead, text)
     return text
+
+
+def _numbered(html):
+    """The random names that a pandas Styler gives to its tables, by order of appearance: the same each time."""
+    for number, name in enumerate(dict.fromkeys(re.findall(r"\bT_[0-9a-f]{5}\b|\bT_[0-9a-f]{5}(?=_)", html))):
+        html = html.replace(name, f"T_{number:05d}")
+    return html
 
 
 def _small(png, width, colours):
