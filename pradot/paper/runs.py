@@ -382,7 +382,7 @@ def _plain(settings):
 
 def reset_peak_memory():
     """Forget the largest memory so far; see `peak_memory_gb`."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is that of the whole process so far
         Path("/proc/self/clear_refs").write_text("5")

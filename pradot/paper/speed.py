@@ -176,10 +176,15 @@ def _seconds(work, repeats, warm=False):
     for _ in range(repeats + (not warm)):
         start = time.perf_counter()
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        _wait()
         times.append(time.perf_counter() - start)
     return statistics.median(times[-repeats:])
+
+
+def _wait():
+    """Until a GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _time_and_peak(work, repeats, device):
@@ -230,8 +235,10 @@ def _step(features, side, quick, device):
     few = {14: (1, 6), 28: (1, 4)}[side] if quick else (1, 100)
     times = {}
     for n_iter in few:
+        _wait()
         begin = time.perf_counter()
         pot = sinkhorn(M, 0.01, n_iter=n_iter, solver="pot")
+        _wait()
         times[n_iter] = time.perf_counter() - begin
     kernel = sinkhorn(M, 0.01, n_iter=few[1])
     found["l1_between_plans"] = sum(
