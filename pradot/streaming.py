@@ -15,6 +15,7 @@ it might matter are looked at again.
 """
 
 import math
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -493,7 +494,9 @@ class _Entries:
 
     def _sparse(self, entries):
         if entries.is_cuda:
-            return torch.sparse_csr_tensor(self._row_ends, self._at.long(), entries, self._shape)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # its products are tested here
+                return torch.sparse_csr_tensor(self._row_ends, self._at.long(), entries, self._shape, check_invariants=False)
         # Both kinds of indices as int32, or SciPy makes copies of int64.
         ends = self._row_ends.numpy().astype(np.int32 if len(entries) < 2**31 else np.int64)
         parts = entries.numpy(), self._at.numpy(), ends
