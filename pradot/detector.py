@@ -4,6 +4,7 @@ Paper section 3, method.md steps 4 and 5.
 """
 
 import json
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,9 @@ class Pradot(BaseEstimator):
     assignment : {"nearest", "transport"}
         What a patch's score is. ``"nearest"``: the cost of its cheapest prototype, as in the paper. ``"transport"``: what it
         pays when its image is transported to the prototypes, see `PrototypeLearner.transported`.
+    spread_power : float
+        How much it counts how far normal patches lie from a prototype: a patch's score is divided by its prototype's relative
+        spread (`PrototypeLearner.spread`) to this power, in [0, 1]. 0: not at all, as in the paper. Only for ``"nearest"``.
     random_state : int
         Seed of the held-out part, the start and the order of the images.
     cache : str or Path, optional
@@ -84,6 +88,8 @@ class Pradot(BaseEstimator):
     Attributes
     ----------
     learners_ : dict of Branch to PrototypeLearner
+    spreads_ : dict of Branch to Tensor of shape (m,)
+        Relative spread of every prototype; empty if `spread_power` is 0.
     seconds_ : dict of Branch to float
         What learning its prototypes took, now or before.
     found_ : list of Branch
@@ -121,6 +127,7 @@ class Pradot(BaseEstimator):
         validation_fraction=0.2,
         scoring="training",
         assignment="nearest",
+        spread_power=0.0,
         random_state=0,
         cache=None,
         progress=False,
@@ -144,6 +151,7 @@ class Pradot(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.scoring = scoring
         self.assignment = assignment
+        self.spread_power = spread_power
         self.random_state = random_state
         self.cache = cache
         self.progress = progress
@@ -182,13 +190,18 @@ class Pradot(BaseEstimator):
         held_out = None if validation is None else self._embeddings(validation)
         n_validation = len(next(iter(validation.values()))) if parts is None else len(parts[1])
         self.n_images_ = {"train": n_images if parts is None else len(parts[0]), "validation": n_validation}
-        self.learners_, self.seconds_, self.found_, notes = {}, {}, [], {}
+        self.learners_, self.spreads_, self.seconds_, self.found_, notes = {}, {}, {}, [], {}
         for branch in self._branches():
             self.learners_[branch] = learner = self._learner(branch)
             maps = embeddings[branch.scale]
             own = (maps, held_out[branch.scale]) if parts is None else tuple(maps[part] for part in parts)
             found, self.seconds_[branch] = learn_once(learner, *own, self.cache)
             self.found_ += [branch] if found else []
+            if self.spread_power:
+                start = time.perf_counter()
+                normal = maps if held_out is None else torch.cat([maps, held_out[branch.scale]])
+                self.spreads_[branch] = learner.spread(normal)  # (m,)
+                self.seconds_[branch] += time.perf_counter() - start
             notes.update(dict.fromkeys(learner.notes_))  # the branches say the same: once is enough
         self.notes_ = list(notes)
         return self
@@ -213,8 +226,13 @@ class Pradot(BaseEstimator):
         embeddings, branch_maps = self._embeddings(features), {}
         for branch, learner in self.learners_.items():
             x, scale = embeddings[branch.scale], learner.scale_ if self.scoring == "training" else None
-            maps = learner.nearest(x, scale).cost if self.assignment == "nearest" else learner.transported(x, scale)
-            branch_maps[branch] = maps.cpu()
+            if self.assignment == "transport":
+                branch_maps[branch] = learner.transported(x, scale).cpu()  # (n_images, height, width)
+                continue
+            cost, index = learner.nearest(x, scale)  # (n_images, height, width) both
+            if self.spread_power:
+                cost = cost / self.spreads_[branch][index] ** self.spread_power
+            branch_maps[branch] = cost.cpu()
         return branch_maps
 
     def anomaly_maps(self, images, size=None):
@@ -257,10 +275,10 @@ class Pradot(BaseEstimator):
 
     @property
     def model_bytes(self):
-        """Size of what was learnt: features and positions of all prototypes."""
+        """Size of what was learnt: features, positions and spreads of all prototypes."""
         check_is_fitted(self, "learners_")
         learnt = [tensor for learner in self.learners_.values() for tensor in (learner.prototypes_, learner.positions_)]
-        return sum(tensor.nbytes for tensor in learnt)
+        return sum(tensor.nbytes for tensor in [*learnt, *self.spreads_.values()])
 
     def save(self, folder):
         """Write the model as ``model.safetensors`` and ``config.json``; the encoder's own weights are not among them.
@@ -294,6 +312,8 @@ class Pradot(BaseEstimator):
         for number, learner in enumerate(self.learners_.values()):
             tensors[f"prototypes.{number}"] = learner.prototypes_.cpu().contiguous()
             tensors[f"positions.{number}"] = learner.positions_.cpu().contiguous()
+        for number, spread in enumerate(self.spreads_.values()):
+            tensors[f"spread.{number}"] = spread.cpu().contiguous()
         folder = Path(folder)
         text = json.dumps(config, indent=1) + "\n"
         # The settings go into the safetensors header too: a pair of files from two models is told apart on loading.
@@ -340,7 +360,7 @@ class Pradot(BaseEstimator):
         _check_encoder(encoder, made_with, tensors, made_with["scales"] if is_joined else {b.scale for b in branches}, folder)
         self = cls(encoder, **settings)
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
-        self.learners_ = {}
+        self.learners_, self.spreads_ = {}, {}
         for number, (branch, learnt) in enumerate(zip(branches, config["branches"], strict=True)):
             learner = self._learner(branch)
             learner.prototypes_ = tensors[f"prototypes.{number}"].to(encoder.device)
@@ -348,6 +368,8 @@ class Pradot(BaseEstimator):
             learner.grid_shape_ = tuple(learnt["grid_shape"])
             learner.scale_ = CostScale(*learnt["scale"])
             self.learners_[branch] = learner
+            if self.spread_power:
+                self.spreads_[branch] = tensors[f"spread.{number}"].to(encoder.device)
         return self
 
     def _encoder(self):
@@ -385,6 +407,10 @@ class Pradot(BaseEstimator):
             raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
         if not 0 <= self.validation_fraction < 1:
             raise PradotError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
+        if not 0 <= self.spread_power <= 1:
+            raise PradotError(f"spread_power is {self.spread_power}; it must lie in [0, 1]")
+        if self.spread_power and self.assignment != "nearest":
+            raise PradotError("spread_power needs assignment 'nearest': a transported patch has no prototype of its own")
         for name, known in {"embedding": EMBEDDINGS, "scoring": SCORINGS, "assignment": ASSIGNMENTS}.items():
             if getattr(self, name) not in known:
                 raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")

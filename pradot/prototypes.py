@@ -19,6 +19,7 @@ from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, has_
 from pradot.transport import SOLVERS, sinkhorn
 
 POSITIONS = ("fixed", "learned")
+SPREAD_PRIOR = 5  # patches of average cost that a prototype is taken to have besides its own
 STARTS = ("uniform", "images", "spread", "kmeans", "kmeans_global")
 
 
@@ -279,6 +280,29 @@ class PrototypeLearner(BaseEstimator):
         parts = features.split(1 if scale is None else search.images_at_once())
         found = [search(part.to(self.device), scale) for part in parts]
         return Nearest(*(torch.cat(maps) for maps in zip(*found, strict=True)))
+
+    def spread(self, features):
+        """How far normal patches lie from each prototype, beside all the others: its relative spread.
+
+        ``spread_j = (sum of the costs of its patches + k g) / (k + number of its patches) / g``, where its patches are those
+        that it is the cheapest prototype of, g is the mean cost of all patches, and ``k = SPREAD_PRIOR``: a prototype of few
+        patches is taken for one of average spread.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n_images, height, width, channels)
+            Feature maps of normal images, such as those of training.
+
+        Returns
+        -------
+        Tensor of shape (m,)
+            Positive; 1 where patches cost what they cost on average.
+        """
+        cost, index = (maps.flatten() for maps in self.nearest(features, self.scale_))  # (n_patches,) both
+        m, mean = len(self.prototypes_), cost.mean().clamp(min=torch.finfo(cost.dtype).tiny)
+        n = index.bincount(minlength=m)  # (m,)
+        total = cost.new_zeros(m).index_add_(0, index, cost)  # (m,)
+        return (total / mean + SPREAD_PRIOR) / (n + SPREAD_PRIOR)
 
     @ieee_float32()
     def transported(self, features, scale=None):

@@ -46,6 +46,7 @@ class Preset:
     precision: str = "full"  # of matrix products
     start: str = "uniform"  # prototypes' features before the first step, see `pradot.PrototypeLearner`
     assignment: str = "nearest"  # a patch's score: its cheapest prototype's cost; "transport": what it pays when transported
+    spread_power: float = 0.0  # how much the spread of normal patches around a prototype counts
     validation_fraction: float = 0.2  # of the training images, to choose the best epoch
     variant: str = ""  # what an ablation changed, such as "alpha 0.5"
 

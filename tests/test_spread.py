@@ -1,0 +1,79 @@
+"""Scores in units of how far normal patches lie from their prototype."""
+
+import numpy as np
+import pytest
+import torch
+
+from pradot import Pradot, PradotError, PrototypeLearner
+from pradot.prototypes import SPREAD_PRIOR
+
+SETTINGS = {"branches": ((2, 0.0), (3, 0.3)), "n_prototypes": 1, "batch_size": 4, "max_steps": 3}
+
+
+def maps(n=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {2: torch.rand(n, 4, 4, 5, generator=generator), 3: torch.rand(n, 2, 2, 7, generator=generator)}
+
+
+def images(n, seed):
+    return list(np.random.default_rng(seed).integers(0, 256, (n, 64, 64, 3), dtype=np.uint8))
+
+
+def test_spread_by_hand():
+    features = maps()[2]
+    learner = PrototypeLearner(0.3, n_prototypes=2, batch_size=4, max_steps=3).fit(features)
+    cost, index = learner.nearest(features, learner.scale_)
+    spread = learner.spread(features)
+    assert spread.shape == (32,)
+    for j in range(32):
+        own = cost[index == j]
+        expected = (own.sum() + SPREAD_PRIOR * cost.mean()) / (len(own) + SPREAD_PRIOR) / cost.mean()
+        assert spread[j].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_what_costs_nothing_has_an_even_spread():
+    features = torch.ones(3, 2, 2, 4)
+    learner = PrototypeLearner(n_prototypes=1, batch_size=2, max_steps=0, start="images").fit(features)
+    assert torch.isfinite(learner.spread(features)).all()
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_scores_are_divided_by_the_spread_to_the_power(power):
+    features, test = maps(), maps(3, 1)
+    plain, divided = (Pradot(spread_power=p, **SETTINGS).fit_features(features) for p in (0.0, power))
+    assert plain.spreads_ == {} and len(divided.spreads_) == 2
+    assert divided.model_bytes == plain.model_bytes + sum(s.nbytes for s in divided.spreads_.values())
+    before, after = plain.branch_maps_of_features(test), divided.branch_maps_of_features(test)
+    for branch, learner in divided.learners_.items():
+        index = learner.nearest(test[branch.scale], learner.scale_).index
+        torch.testing.assert_close(after[branch], before[branch] / divided.spreads_[branch][index] ** power)
+
+
+def test_it_is_measured_on_all_normal_images_however_they_are_held_out():
+    features = maps(10)
+    detector = Pradot(spread_power=1.0, **SETTINGS).fit_features(features)
+    again = Pradot(spread_power=1.0, **SETTINGS).fit_features(*_halves(features, detector))
+    for branch, spread in detector.spreads_.items():
+        torch.testing.assert_close(again.spreads_[branch], spread)
+
+
+def _halves(features, detector):
+    train, held_out = detector._held_out(len(features[2]))
+    return ({scale: part[chosen] for scale, part in features.items()} for chosen in (train, held_out))
+
+
+def test_a_saved_model_scores_alike(tiny_encoder, tmp_path):
+    detector = Pradot(tiny_encoder, spread_power=0.5, **SETTINGS).fit(images(6, 0))
+    detector.save(tmp_path)
+    again = Pradot.load(tmp_path, encoder=tiny_encoder)
+    np.testing.assert_array_equal(again.anomaly_maps(images(2, 1), 32), detector.anomaly_maps(images(2, 1), 32))
+    assert again.model_bytes == detector.model_bytes
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"spread_power": 1.5}, "spread_power is 1.5"), ({"spread_power": 1, "assignment": "transport"}, "assignment 'nearest'")],
+)
+def test_settings_that_make_no_sense_are_refused(settings, said):
+    with pytest.raises(PradotError, match=said):
+        Pradot(**SETTINGS | settings).fit_features(maps())
