@@ -362,7 +362,7 @@ def _speed(options):
 
 
 def _predict(options):
-    from pradot.detector import Pradot, fitted_with
+    from pradot.detector import Pradot, fitted_with, image_score
     from pradot.images import find_images
     from pradot.paper.own import write_predictions
 
@@ -383,9 +383,9 @@ def _predict(options):
     with progress_bar(len(paths), "scoring", "image") as bar:
         for path in paths:
             maps.append(detector.anomaly_maps([path])[0])
-            scores.append(maps[-1].max())
+            scores.append(image_score(maps[-1], detector.top_part))
             bar.update()
-    low, high = write_predictions(out, paths, maps)
+    low, high = write_predictions(out, paths, maps, top_part=detector.top_part)
     order = np.argsort(scores)[::-1][:5]
     print(
         f"{len(paths)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} (colours {low:.3f} to {high:.3f})"

@@ -78,6 +78,9 @@ class Pradot(BaseEstimator):
     spread_power : float
         How much it counts how far normal patches lie from a prototype: a patch's score is divided by its prototype's relative
         spread (`PrototypeLearner.spread`) to this power, in [0, 1]. 0: not at all, as in the paper. Only for ``"nearest"``.
+    top_part : float
+        What an image's score is: the mean of this part of its anomaly map, its highest pixels, in [0, 1]. 0: the maximum, as in
+        the paper.
     random_state : int
         Seed of the held-out part, the start and the order of the images.
     cache : str or Path, optional
@@ -128,6 +131,7 @@ class Pradot(BaseEstimator):
         scoring="training",
         assignment="nearest",
         spread_power=0.0,
+        top_part=0.0,
         random_state=0,
         cache=None,
         progress=False,
@@ -152,6 +156,7 @@ class Pradot(BaseEstimator):
         self.scoring = scoring
         self.assignment = assignment
         self.spread_power = spread_power
+        self.top_part = top_part
         self.random_state = random_state
         self.cache = cache
         self.progress = progress
@@ -255,7 +260,7 @@ class Pradot(BaseEstimator):
         return maps if size is None else np.stack(maps)
 
     def anomaly_scores(self, images, size=None):
-        """Image scores: the maximum of each image's anomaly map.
+        """Image scores: the maximum of each image's anomaly map, or the mean of its `top_part`.
 
         Parameters
         ----------
@@ -267,7 +272,7 @@ class Pradot(BaseEstimator):
         ndarray of shape (n_images,)
             Higher for the more abnormal.
         """
-        return np.array([anomaly_map.max() for anomaly_map in self.anomaly_maps(images, size)])
+        return np.array([image_score(anomaly_map, self.top_part) for anomaly_map in self.anomaly_maps(images, size)])
 
     def score_samples(self, images, size=None):
         """``-anomaly_scores``: scikit-learn's convention, lower for the more abnormal. Shape (n_images,)."""
@@ -407,13 +412,34 @@ class Pradot(BaseEstimator):
             raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
         if not 0 <= self.validation_fraction < 1:
             raise PradotError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
-        if not 0 <= self.spread_power <= 1:
-            raise PradotError(f"spread_power is {self.spread_power}; it must lie in [0, 1]")
+        for name in ("spread_power", "top_part"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise PradotError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if self.spread_power and self.assignment != "nearest":
             raise PradotError("spread_power needs assignment 'nearest': a transported patch has no prototype of its own")
         for name, known in {"embedding": EMBEDDINGS, "scoring": SCORINGS, "assignment": ASSIGNMENTS}.items():
             if getattr(self, name) not in known:
                 raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+
+
+def image_score(anomaly_map, top_part=0.0):
+    """Score of an image by its anomaly map.
+
+    Parameters
+    ----------
+    anomaly_map : ndarray of shape (height, width)
+    top_part : float
+        Part of the pixels, in [0, 1], of which one at least is taken.
+
+    Returns
+    -------
+    float
+        Mean of the highest `top_part` of the pixels; 0: their maximum.
+    """
+    n = max(1, round(top_part * anomaly_map.size))
+    if n == 1:
+        return float(anomaly_map.max())
+    return float(np.partition(anomaly_map, -n, axis=None)[-n:].mean(dtype=np.float64))
 
 
 def upsample_and_average(branch_maps, shapes):

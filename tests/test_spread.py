@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pradot import Pradot, PradotError, PrototypeLearner
+from pradot.detector import image_score
 from pradot.prototypes import SPREAD_PRIOR
 
 SETTINGS = {"branches": ((2, 0.0), (3, 0.3)), "n_prototypes": 1, "batch_size": 4, "max_steps": 3}
@@ -77,3 +78,20 @@ def test_a_saved_model_scores_alike(tiny_encoder, tmp_path):
 def test_settings_that_make_no_sense_are_refused(settings, said):
     with pytest.raises(PradotError, match=said):
         Pradot(**SETTINGS | settings).fit_features(maps())
+
+
+def test_an_image_scores_what_the_top_of_its_map_scores_on_average():
+    anomaly_map = np.random.default_rng(0).permutation(np.arange(200, dtype=np.float32)).reshape(10, 20)
+    assert image_score(anomaly_map) == 199
+    assert image_score(anomaly_map, 0.001) == 199  # one pixel at least
+    assert image_score(anomaly_map, 0.02) == pytest.approx((199 + 198 + 197 + 196) / 4)
+    assert image_score(anomaly_map, 1.0) == pytest.approx(99.5)
+
+
+def test_a_detector_scores_by_its_part(tiny_encoder):
+    detector = Pradot(tiny_encoder, top_part=0.1, **SETTINGS).fit(images(6, 0))
+    maps = detector.anomaly_maps(images(2, 1), 20)
+    expected = [np.sort(m.flatten())[-40:].mean() for m in maps]
+    np.testing.assert_allclose(detector.anomaly_scores(images(2, 1), 20), expected, rtol=1e-6)
+    with pytest.raises(PradotError, match="top_part is 2"):
+        Pradot(top_part=2, **SETTINGS).fit_features({})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pradot import metrics
-from pradot.detector import upsample_and_average
+from pradot.detector import image_score, upsample_and_average
 from pradot.errors import PradotError
 from pradot.paper.datasets import LOCO_TYPES
 from pradot.paper.masks import OFFICIAL_SIZE, read_defects, read_mask, read_official_defects
@@ -77,7 +77,7 @@ class _Chosen(Sequence):
         return self._items[self._indices[i]]
 
 
-def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=None):
+def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=None, top_part=0.0):
     """Scores and metrics of a category's test images.
 
     Parameters
@@ -95,7 +95,9 @@ def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=N
     progress : bool
         Show a progress bar.
     scores : ndarray of shape (n_test,), optional
-        Image scores; the maxima of the anomaly maps by default.
+        Image scores; those of `pradot.detector.image_score` by default.
+    top_part : float
+        For these.
 
     Returns
     -------
@@ -113,7 +115,7 @@ def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=N
     """
     maps = Maps(branch_maps, shapes if size is None else [(size, size)] * len(shapes))
     if scores is None:
-        scores = np.array([anomaly_map.max() for anomaly_map in maps])
+        scores = np.array([image_score(anomaly_map, top_part) for anomaly_map in maps])
     watch.lap("scoring")
     masks = None
     if data.has_masks:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib import image as picture
 
+from pradot.detector import image_score
 from pradot.files import replacing
 from pradot.paper.notebooks import open_category, project_root
 
@@ -34,7 +35,7 @@ def example_folders(out=None):
     return out / "normal", out / "new"
 
 
-def write_predictions(out, paths, maps, threshold=None):
+def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
     """Write heat maps, all with one colour range, and ``scores.csv``.
 
     Parameters
@@ -44,9 +45,11 @@ def write_predictions(out, paths, maps, threshold=None):
     paths : sequence of Path
         The images; the files of their heat maps bear their names.
     maps : sequence of ndarray of shape (height_i, width_i)
-        Anomaly maps; the image score is the maximum.
+        Anomaly maps.
     threshold : float, optional
         Then the table has a column ``is_anomalous``: 1 where the score is above it, else 0.
+    top_part : float
+        Of a map, for the image's score, see `pradot.detector.image_score`.
 
     Returns
     -------
@@ -54,8 +57,8 @@ def write_predictions(out, paths, maps, threshold=None):
         Ends of the colour range.
     """
     out = Path(out)
-    scores = [float(m.max()) for m in maps]
-    low, high = min(float(m.min()) for m in maps), max(scores)
+    scores = [image_score(m, top_part) for m in maps]
+    low, high = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
     for path, anomaly_map in zip(paths, maps, strict=True):
         with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:
             picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")

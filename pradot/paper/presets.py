@@ -47,6 +47,7 @@ class Preset:
     start: str = "uniform"  # prototypes' features before the first step, see `pradot.PrototypeLearner`
     assignment: str = "nearest"  # a patch's score: its cheapest prototype's cost; "transport": what it pays when transported
     spread_power: float = 0.0  # how much the spread of normal patches around a prototype counts
+    top_part: float = 0.0  # of an image's map, whose mean is the image's score; 0: the maximum
     validation_fraction: float = 0.2  # of the training images, to choose the best epoch
     variant: str = ""  # what an ablation changed, such as "alpha 0.5"
 

@@ -171,7 +171,10 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
         scores = None if own_scores is None else own_scores(features)
         shapes = [image_shape(path) for path in paths]
         all_shapes += shapes
-        results, found = evaluate(data, branch_maps, shapes, preset.evaluation_size, watch, progress, scores=scores)
+        top_part = getattr(detector, "top_part", 0.0)
+        results, found = evaluate(
+            data, branch_maps, shapes, preset.evaluation_size, watch, progress, scores=scores, top_part=top_part
+        )
         notes += found
 
     record = {
