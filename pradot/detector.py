@@ -26,6 +26,7 @@ from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
 ASSIGNMENTS = ("nearest", "transport")
+STORAGES = {"float32": torch.float32, "float16": torch.float16}
 MODEL_FORMAT = 3
 # What a detector hands on to the learner of each branch.
 LEARNER_SETTINGS = (
@@ -61,9 +62,9 @@ class Pradot(BaseEstimator):
         None: the offline default.
     branches : sequence of (scale, alpha)
         Their maps are averaged; the paper's four by default.
-    embedding : {"scale", "joined"}
-        What a branch sees: the feature map of its scale, or all the encoder's scales joined at the grid of its scale, see
-        `pradot.embedding.embed`.
+    embedding : {"scale", "joined", "pooled"}
+        What a branch sees: the feature map of its scale, or all the encoder's scales joined at the grid of its scale, as they
+        are or as means over 3 x 3 patches, see `pradot.embedding.embed`.
     n_prototypes, reg, n_iter, ema, n_epochs, batch_size, max_steps, positions, solver, tol, precision, keep_gb, start
         See `PrototypeLearner`; the paper's values by default.
     validation_fraction : float
@@ -81,6 +82,8 @@ class Pradot(BaseEstimator):
     top_part : float
         What an image's score is: the mean of this part of its anomaly map, its highest pixels, in [0, 1]. 0: the maximum, as in
         the paper.
+    storage : {"float32", "float16"}
+        Numbers that the features of learned prototypes are rounded to, and that a saved model keeps them in.
     random_state : int
         Seed of the held-out part, the start and the order of the images.
     cache : str or Path, optional
@@ -132,6 +135,7 @@ class Pradot(BaseEstimator):
         assignment="nearest",
         spread_power=0.0,
         top_part=0.0,
+        storage="float32",
         random_state=0,
         cache=None,
         progress=False,
@@ -157,6 +161,7 @@ class Pradot(BaseEstimator):
         self.assignment = assignment
         self.spread_power = spread_power
         self.top_part = top_part
+        self.storage = storage
         self.random_state = random_state
         self.cache = cache
         self.progress = progress
@@ -202,6 +207,7 @@ class Pradot(BaseEstimator):
             own = (maps, held_out[branch.scale]) if parts is None else tuple(maps[part] for part in parts)
             found, self.seconds_[branch] = learn_once(learner, *own, self.cache)
             self.found_ += [branch] if found else []
+            learner.prototypes_ = learner.prototypes_.to(STORAGES[self.storage]).to(maps.dtype)
             if self.spread_power:
                 start = time.perf_counter()
                 normal = maps if held_out is None else torch.cat([maps, held_out[branch.scale]])
@@ -282,8 +288,9 @@ class Pradot(BaseEstimator):
     def model_bytes(self):
         """Size of what was learnt: features, positions and spreads of all prototypes."""
         check_is_fitted(self, "learners_")
-        learnt = [tensor for learner in self.learners_.values() for tensor in (learner.prototypes_, learner.positions_)]
-        return sum(tensor.nbytes for tensor in [*learnt, *self.spreads_.values()])
+        kept = [learner.prototypes_.to(STORAGES[self.storage]) for learner in self.learners_.values()]
+        kept += [learner.positions_ for learner in self.learners_.values()]
+        return sum(tensor.nbytes for tensor in [*kept, *self.spreads_.values()])
 
     def save(self, folder):
         """Write the model as ``model.safetensors`` and ``config.json``; the encoder's own weights are not among them.
@@ -315,7 +322,7 @@ class Pradot(BaseEstimator):
         }
         tensors = {f"signature.{scale}": vector for scale, vector in encoder.signature.items()}
         for number, learner in enumerate(self.learners_.values()):
-            tensors[f"prototypes.{number}"] = learner.prototypes_.cpu().contiguous()
+            tensors[f"prototypes.{number}"] = learner.prototypes_.to(STORAGES[self.storage]).cpu().contiguous()
             tensors[f"positions.{number}"] = learner.positions_.cpu().contiguous()
         for number, spread in enumerate(self.spreads_.values()):
             tensors[f"spread.{number}"] = spread.cpu().contiguous()
@@ -361,14 +368,14 @@ class Pradot(BaseEstimator):
                     "give that encoder (--encoder, --weights)"
                 )
             encoder = Encoder(made_with["name"], scales=made_with["scales"], image_size=made_with["image_size"], device=device)
-        is_joined = settings["embedding"] == "joined"
+        is_joined = settings["embedding"] != "scale"
         _check_encoder(encoder, made_with, tensors, made_with["scales"] if is_joined else {b.scale for b in branches}, folder)
         self = cls(encoder, **settings)
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
         self.learners_, self.spreads_ = {}, {}
         for number, (branch, learnt) in enumerate(zip(branches, config["branches"], strict=True)):
             learner = self._learner(branch)
-            learner.prototypes_ = tensors[f"prototypes.{number}"].to(encoder.device)
+            learner.prototypes_ = tensors[f"prototypes.{number}"].to(encoder.device, torch.float32)
             learner.positions_ = tensors[f"positions.{number}"].to(encoder.device)
             learner.grid_shape_ = tuple(learnt["grid_shape"])
             learner.scale_ = CostScale(*learnt["scale"])
@@ -380,7 +387,7 @@ class Pradot(BaseEstimator):
     def _encoder(self):
         if self.encoder is None:
             # Joined embeddings are of the scales that the encoder has; by default those of the paper.
-            joined = {branch.scale for branch in PAPER_BRANCHES} if self.embedding == "joined" else set()
+            joined = {branch.scale for branch in PAPER_BRANCHES} if self.embedding != "scale" else set()
             self.encoder = Encoder(scales={branch.scale for branch in self._branches()} | joined)
         return self.encoder
 
@@ -417,7 +424,8 @@ class Pradot(BaseEstimator):
                 raise PradotError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if self.spread_power and self.assignment != "nearest":
             raise PradotError("spread_power needs assignment 'nearest': a transported patch has no prototype of its own")
-        for name, known in {"embedding": EMBEDDINGS, "scoring": SCORINGS, "assignment": ASSIGNMENTS}.items():
+        choices = {"embedding": EMBEDDINGS, "scoring": SCORINGS, "assignment": ASSIGNMENTS, "storage": STORAGES}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
 

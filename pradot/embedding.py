@@ -1,7 +1,8 @@
 """Patch embeddings: a feature map as it is, or all scales joined.
 
-The paper's branches each see one scale as the encoder gives it. Joined embeddings (3 x 3 mean pooling, as in PatchCore of
-Roth et al., CVPR 2022; every scale of length 1, so that none outweighs the others) are what memory banks compare.
+The paper's branches each see one scale as the encoder gives it. Pooled embeddings (3 x 3 means, as in PatchCore of Roth et al.,
+CVPR 2022; every scale of length 1, so that none outweighs the others) are what memory banks compare. Joined ones are the same
+without the means: a mean over 3 x 3 patches hides thin defects.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, no
 
 from pradot.errors import PradotError
 
-EMBEDDINGS = ("scale", "joined")
+EMBEDDINGS = ("scale", "joined", "pooled")
 
 
 def embed(features, scale, embedding="scale"):
@@ -21,14 +22,15 @@ def embed(features, scale, embedding="scale"):
         Feature maps by scale, see `pradot.Encoder.features`.
     scale : int
         Whose grid it is.
-    embedding : {"scale", "joined"}
-        ``"scale"``: the scale's own map. ``"joined"``: every scale's 3 x 3 means (fewer at the border), brought to the grid
-        (means of cells to a coarser one, bilinear to a finer one), scaled to length 1 in every patch, one after the other.
+    embedding : {"scale", "joined", "pooled"}
+        ``"scale"``: the scale's own map. ``"joined"``: every scale's map brought to the grid (means of cells to a coarser one,
+        bilinear to a finer one), scaled to length 1 in every patch, one after the other. ``"pooled"``: the same of the maps'
+        3 x 3 means (fewer at the border).
 
     Returns
     -------
     Tensor of shape (n_images, height, width, channels)
-        With the channels of all scales if joined; then every vector has length ``sqrt(number of scales)``.
+        With the channels of all scales unless ``"scale"``; then every vector has length ``sqrt(number of scales)``.
 
     Raises
     ------
@@ -39,19 +41,21 @@ def embed(features, scale, embedding="scale"):
         raise PradotError(f"no features of scale [{scale}]; the encoder gives {sorted(features)}: make it with these scales")
     if embedding == "scale":
         return features[scale]
-    if embedding != "joined":
+    if embedding not in EMBEDDINGS:
         raise PradotError(f"unknown embedding {embedding!r}: choose one of {', '.join(EMBEDDINGS)}")
     grid = features[scale].shape[1:3]
     joined = features[scale].new_empty(*features[scale].shape[:3], sum(maps.shape[3] for maps in features.values()))
     for start in range(0, len(joined), 16):  # what pooling needs besides stays small
-        parts = [_pooled(features[one][start : start + 16], grid) for one in sorted(features)]
+        maps = (features[one][start : start + 16].permute(0, 3, 1, 2) for one in sorted(features))  # (n, channels, h, w) each
+        if embedding == "pooled":
+            maps = (avg_pool2d(part, 3, stride=1, padding=1, count_include_pad=False) for part in maps)
+        parts = [_at_grid(part, grid) for part in maps]
         joined[start : start + 16] = torch.cat(parts, 3)  # (n, height, width, channels of all scales)
     return joined
 
 
-def _pooled(maps, grid):
-    """3 x 3 means of maps (n, h, w, channels) at another grid (height, width), of length 1: (n, height, width, channels)."""
-    maps = avg_pool2d(maps.permute(0, 3, 1, 2), 3, stride=1, padding=1, count_include_pad=False)  # (n, channels, h, w)
+def _at_grid(maps, grid):
+    """Maps (n, channels, h, w) at another grid (height, width), in every patch of length 1: (n, height, width, channels)."""
     if grid[0] < maps.shape[2] or grid[1] < maps.shape[3]:
         maps = adaptive_avg_pool2d(maps, grid)  # (n, channels, height, width)
     elif grid != maps.shape[2:]:

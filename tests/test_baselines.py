@@ -42,7 +42,7 @@ def test_k_centres_halve_the_best_possible_radius_at_worst_and_take_all_at_the_e
 def test_a_whole_bank_gives_the_nearest_distance_over_all_patches(plain):
     features, others = maps(), maps(2, seed=1)
     (found,) = PatchCore(1.0).fit_features(features).branch_maps_of_features(others).values()
-    train, test = embed(features, 2, "joined").flatten(0, 2), embed(others, 2, "joined").flatten(0, 2)
+    train, test = embed(features, 2, "pooled").flatten(0, 2), embed(others, 2, "pooled").flatten(0, 2)
     torch.testing.assert_close(found.flatten(), torch.cdist(test, train).amin(1), atol=1e-5, rtol=0)
     (own,) = PatchCore(1.0).fit_features(features).branch_maps_of_features(features).values()
     assert own.max() < 1e-3
@@ -67,10 +67,10 @@ def test_a_weight_of_the_position_tells_swapped_patches(plain):
 def test_image_scores_weigh_the_largest_distance_less_where_the_bank_is_dense():
     features, others = maps(), maps(3, seed=1)
     core = PatchCore(1.0).fit_features(features)
-    largest = [core._score(image).max().item() for image in embed(others, 2, "joined").split(1)]
+    largest = [core._score(image).max().item() for image in embed(others, 2, "pooled").split(1)]
     scores = core.image_scores_of_features(others)
     assert (scores < largest).all() and (scores > 0.5 * np.array(largest)).all()  # 9 neighbours of about equal distance: 8 / 9
-    for image, score in zip(embed(others, 2, "joined"), scores, strict=True):
+    for image, score in zip(embed(others, 2, "pooled"), scores, strict=True):
         x = image.flatten(0, 1).double()
         distances = torch.cdist(x, core.bank_.double())  # (height * width, n)
         at = distances.amin(1).argmax()
@@ -84,7 +84,7 @@ def test_padim_is_the_mahalanobis_distance_at_each_position(plain):
     features, others = maps(30), maps(2, seed=1)
     model = PaDiM(epsilon=0.1).fit_features(features)
     (found,) = model.branch_maps_of_features(others).values()
-    train, test = embed(features, 2, "joined")[:, 2, 4].double(), embed(others, 2, "joined")[1, 2, 4].double()
+    train, test = embed(features, 2, "pooled")[:, 2, 4].double(), embed(others, 2, "pooled")[1, 2, 4].double()
     covariance = np.cov(train.numpy().T) + 0.1 * np.eye(12)
     way = (test - train.mean(0)).numpy()
     assert found[1, 2, 4].item() == pytest.approx(np.sqrt(way @ np.linalg.solve(covariance, way)), rel=1e-4)
@@ -99,7 +99,7 @@ def test_padim_keeps_channels_drawn_by_seed():
 def test_maps_are_smoothed_and_keep_their_mean():
     features = maps(3)
     model = PatchCore(0.05).fit_features(features)
-    raw = torch.cat([model._score(image) for image in embed(features, 2, "joined").split(1)])
+    raw = torch.cat([model._score(image) for image in embed(features, 2, "pooled").split(1)])
     (smooth,) = model.branch_maps_of_features(features).values()
     assert smooth.shape == raw.shape and not torch.equal(smooth, raw)
 

@@ -20,13 +20,20 @@ def test_a_scale_alone_is_its_map():
     assert embed(features, 3) is features[3]
 
 
+@pytest.mark.parametrize("embedding", ["joined", "pooled"])
 @pytest.mark.parametrize("scale", [2, 3])
-def test_joined_embeddings_are_those_of_all_scales_each_of_length_one(scale):
+def test_joined_embeddings_are_those_of_all_scales_each_of_length_one(scale, embedding):
     features = maps(20)
-    joined = embed(features, scale, "joined")
+    joined = embed(features, scale, embedding)
     assert joined.shape == (*features[scale].shape[:3], 12)
     for part in joined.split([5, 7], 3):
         torch.testing.assert_close(part.norm(dim=3), torch.ones(part.shape[:3]))
+
+
+def test_the_own_scale_is_as_it_is_if_joined():
+    features = maps(2)
+    expected = torch.nn.functional.normalize(features[2], dim=3)
+    torch.testing.assert_close(embed(features, 2, "joined")[..., :5], expected)
 
 
 def test_the_own_scale_is_the_mean_over_three_by_three_patches():
@@ -35,24 +42,25 @@ def test_the_own_scale_is_the_mean_over_three_by_three_patches():
     expected = uniform_filter(image, (3, 3, 0), mode="constant") / uniform_filter(
         np.ones_like(image), (3, 3, 0), mode="constant"
     )
-    found = embed(features, 3, "joined")[0, :, :, 5:]
+    found = embed(features, 3, "pooled")[0, :, :, 5:]
     torch.testing.assert_close(found, torch.nn.functional.normalize(torch.from_numpy(expected), dim=2))
 
 
 def test_constant_maps_stay_constant_at_any_grid():
     features = {2: torch.ones(1, 8, 8, 4), 3: torch.ones(1, 4, 4, 2), 4: torch.ones(1, 3, 3, 1)}
     for scale in features:
-        joined = embed(features, scale, "joined")
-        torch.testing.assert_close(joined, joined[:, :1, :1].expand_as(joined))
+        for embedding in ("joined", "pooled"):
+            joined = embed(features, scale, embedding)
+            torch.testing.assert_close(joined, joined[:, :1, :1].expand_as(joined))
 
 
 def test_unknown_scales_and_embeddings_are_named():
     with pytest.raises(PradotError, match=r"no features of scale \[4\]; the encoder gives \[2, 3\]"):
         embed(maps(), 4)
-    with pytest.raises(PradotError, match="unknown embedding 'pooled': choose one of scale, joined"):
-        embed(maps(), 3, "pooled")
+    with pytest.raises(PradotError, match="unknown embedding 'whole': choose one of scale, joined, pooled"):
+        embed(maps(), 3, "whole")
     with pytest.raises(PradotError, match="unknown embedding"):
-        Pradot(embedding="pooled").fit_features(maps())
+        Pradot(embedding="whole").fit_features(maps())
 
 
 def test_a_detector_sees_what_was_joined(tiny_encoder):

@@ -95,3 +95,20 @@ def test_a_detector_scores_by_its_part(tiny_encoder):
     np.testing.assert_allclose(detector.anomaly_scores(images(2, 1), 20), expected, rtol=1e-6)
     with pytest.raises(PradotError, match="top_part is 2"):
         Pradot(top_part=2, **SETTINGS).fit_features({})
+
+
+def test_prototypes_kept_in_half_the_bytes(tiny_encoder, tmp_path):
+    whole, half = (Pradot(tiny_encoder, storage=s, **SETTINGS).fit(images(6, 0)) for s in ("float32", "float16"))
+    n = sum(learner.prototypes_.numel() for learner in whole.learners_.values())
+    assert whole.model_bytes - half.model_bytes == 2 * n
+    for branch, learner in half.learners_.items():
+        assert torch.equal(learner.prototypes_, whole.learners_[branch].prototypes_.half().float())
+    maps = half.anomaly_maps(images(2, 1), 32)
+    np.testing.assert_allclose(maps, whole.anomaly_maps(images(2, 1), 32), atol=2e-3)
+    for storage, detector in (("float32", whole), ("float16", half)):
+        detector.save(tmp_path / storage)
+    size = lambda storage: (tmp_path / storage / "model.safetensors").stat().st_size  # noqa: E731
+    assert size("float32") - size("float16") == pytest.approx(2 * n, abs=64)
+    np.testing.assert_array_equal(Pradot.load(tmp_path / "float16", encoder=tiny_encoder).anomaly_maps(images(2, 1), 32), maps)
+    with pytest.raises(PradotError, match="unknown storage 'int8': choose one of float32, float16"):
+        Pradot(storage="int8").fit_features({})

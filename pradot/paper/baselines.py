@@ -1,4 +1,4 @@
-"""PatchCore and PaDiM on the same joined embeddings, as rivals in the same run.
+"""PatchCore and PaDiM on the same pooled embeddings, as rivals in the same run.
 
 Both are fitted on `pradot.embedding.embed` at the grid of one scale and give patch scores as a `Pradot` of one branch does, so
 that everything after them (upsampling, metrics, records) is the same.
@@ -29,7 +29,7 @@ SIGMA = 4 / 224  # of the Gaussian that smoothes maps, in sides of the image, as
 
 
 class Baseline(BaseEstimator):
-    """What PatchCore and PaDiM share: they see joined embeddings at one scale's grid.
+    """What PatchCore and PaDiM share: they see pooled embeddings at one scale's grid.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class Baseline(BaseEstimator):
     def fit_features(self, features, validation=None):
         """Fit on `Encoder.features` of normal images; nothing is to be chosen: `validation` images are used like others."""
         start = time.perf_counter()
-        embeddings = embed(features, self.scale, "joined")  # (n_images, height, width, channels)
+        embeddings = embed(features, self.scale, "pooled")  # (n_images, height, width, channels)
         if validation is not None:
-            embeddings = torch.cat([embeddings, embed(validation, self.scale, "joined")])
+            embeddings = torch.cat([embeddings, embed(validation, self.scale, "pooled")])
         self._fit(embeddings)
         self.n_images_ = {"train": len(embeddings), "validation": 0}
         self.seconds_, self.found_, self.notes_, self.learners_ = {self._branch: time.perf_counter() - start}, [], [], {}
@@ -51,7 +51,7 @@ class Baseline(BaseEstimator):
 
     def branch_maps_of_features(self, features):
         """Patch scores, as `Pradot.branch_maps_of_features`; smoothed by a Gaussian of 4 pixels at 224."""
-        embeddings = embed(features, self.scale, "joined")  # (n_images, height, width, channels)
+        embeddings = embed(features, self.scale, "pooled")  # (n_images, height, width, channels)
         maps = torch.cat([self._score(image) for image in embeddings.split(1)])  # (n_images, height, width)
         sigma = SIGMA * maps.shape[2]  # in cells
         return {self._branch: gaussian_blur(maps[:, None], 2 * math.ceil(3 * sigma) + 1, sigma)[:, 0]}
@@ -116,7 +116,7 @@ class PatchCore(Baseline):
         ndarray of shape (n_images,)
         """
         scores = []
-        for image in embed(features, self.scale, "joined").split(1):
+        for image in embed(features, self.scale, "pooled").split(1):
             patches = self._with_position(image).numpy()  # (height * width, channels or channels + 2)
             distance, nearest = self._search.kneighbors(patches)
             at = distance[:, 0].argmax()

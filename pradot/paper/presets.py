@@ -31,7 +31,7 @@ class Preset:
     branches: tuple[Branch, ...]  # their maps are averaged
     scoring: str  # "image": scaled by each image's own largest costs; "training": by fixed ones
     evaluation_size: int | None  # side in pixels at which maps and masks are compared; None: the image's own size
-    embedding: str = "scale"  # what a branch sees: the map of its scale, or "joined": all scales at its grid
+    embedding: str = "scale"  # what a branch sees: the map of its scale, or all scales "joined" at its grid, or "pooled"
     image_size: int = 224  # side in pixels of the encoder's input
     n_prototypes: int | float = 16  # per position
     reg: float = 0.01  # weight of the entropy
@@ -48,6 +48,7 @@ class Preset:
     assignment: str = "nearest"  # a patch's score: its cheapest prototype's cost; "transport": what it pays when transported
     spread_power: float = 0.0  # how much the spread of normal patches around a prototype counts
     top_part: float = 0.0  # of an image's map, whose mean is the image's score; 0: the maximum
+    storage: str = "float32"  # numbers that prototypes are kept in
     validation_fraction: float = 0.2  # of the training images, to choose the best epoch
     variant: str = ""  # what an ablation changed, such as "alpha 0.5"
 
