@@ -4,6 +4,7 @@ Paper section 3, method.md steps 4 and 5.
 """
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
+from torchvision.transforms.functional import gaussian_blur
 
 from pradot.cost import CostScale
 from pradot.embedding import EMBEDDINGS, embed
@@ -79,6 +81,8 @@ class Pradot(BaseEstimator):
     spread_power : float
         How much it counts how far normal patches lie from a prototype: a patch's score is divided by its prototype's relative
         spread (`PrototypeLearner.spread`) to this power, in [0, 1]. 0: not at all, as in the paper. Only for ``"nearest"``.
+    smoothing : float
+        Standard deviation of the Gaussian that smoothes patch scores, in sides of the image. 0: none, as in the paper.
     top_part : float
         What an image's score is: the mean of this part of its anomaly map, its highest pixels, in [0, 1]. 0: the maximum, as in
         the paper.
@@ -134,6 +138,7 @@ class Pradot(BaseEstimator):
         scoring="training",
         assignment="nearest",
         spread_power=0.0,
+        smoothing=0.0,
         top_part=0.0,
         storage="float32",
         random_state=0,
@@ -160,6 +165,7 @@ class Pradot(BaseEstimator):
         self.scoring = scoring
         self.assignment = assignment
         self.spread_power = spread_power
+        self.smoothing = smoothing
         self.top_part = top_part
         self.storage = storage
         self.random_state = random_state
@@ -227,7 +233,8 @@ class Pradot(BaseEstimator):
         Returns
         -------
         dict of Branch to Tensor of shape (n_images, height, width)
-            Cost of every patch (`assignment`), at the feature map's size, on the CPU.
+            Score of every patch: its cost (`assignment`), beside its prototype's spread (`spread_power`), smoothed
+            (`smoothing`); at the feature map's size, on the CPU.
         """
         return self.branch_maps_of_features(self._features(images))
 
@@ -238,12 +245,12 @@ class Pradot(BaseEstimator):
         for branch, learner in self.learners_.items():
             x, scale = embeddings[branch.scale], learner.scale_ if self.scoring == "training" else None
             if self.assignment == "transport":
-                branch_maps[branch] = learner.transported(x, scale).cpu()  # (n_images, height, width)
-                continue
-            cost, index = learner.nearest(x, scale)  # (n_images, height, width) both
+                maps = learner.transported(x, scale)  # (n_images, height, width)
+            else:
+                maps, index = learner.nearest(x, scale)  # (n_images, height, width) both
             if self.spread_power:
-                cost = cost / self.spreads_[branch][index] ** self.spread_power
-            branch_maps[branch] = cost.cpu()
+                maps = maps / self.spreads_[branch][index] ** self.spread_power
+            branch_maps[branch] = smoothed(maps.cpu(), self.smoothing)
         return branch_maps
 
     def anomaly_maps(self, images, size=None):
@@ -419,7 +426,7 @@ class Pradot(BaseEstimator):
             raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
         if not 0 <= self.validation_fraction < 1:
             raise PradotError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
-        for name in ("spread_power", "top_part"):
+        for name in ("spread_power", "smoothing", "top_part"):
             if not 0 <= getattr(self, name) <= 1:
                 raise PradotError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if self.spread_power and self.assignment != "nearest":
@@ -428,6 +435,27 @@ class Pradot(BaseEstimator):
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+
+
+def smoothed(maps, sigma):
+    """Patch scores smoothed by a Gaussian, with mirrored borders.
+
+    Parameters
+    ----------
+    maps : Tensor of shape (n_images, height, width)
+    sigma : float
+        Its standard deviation, in sides of the image; PatchCore's and PaDiM's code has 4 pixels at 224. 0: none.
+
+    Returns
+    -------
+    Tensor of shape (n_images, height, width)
+    """
+    if sigma == 0:
+        return maps
+    cells = [sigma * side for side in maps.shape[1:]]
+    # A mirror is at most as long as the map.
+    sizes = [2 * min(math.ceil(3 * each), side - 1) + 1 for each, side in zip(cells, maps.shape[1:], strict=True)]
+    return gaussian_blur(maps[:, None], sizes[::-1], cells[::-1])[:, 0]
 
 
 def image_score(anomaly_map, top_part=0.0):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pradot import Pradot, PradotError, PrototypeLearner
-from pradot.detector import image_score
+from pradot.detector import image_score, smoothed
 from pradot.prototypes import SPREAD_PRIOR
 
 SETTINGS = {"branches": ((2, 0.0), (3, 0.3)), "n_prototypes": 1, "batch_size": 4, "max_steps": 3}
@@ -112,3 +112,16 @@ def test_prototypes_kept_in_half_the_bytes(tiny_encoder, tmp_path):
     np.testing.assert_array_equal(Pradot.load(tmp_path / "float16", encoder=tiny_encoder).anomaly_maps(images(2, 1), 32), maps)
     with pytest.raises(PradotError, match="unknown storage 'int8': choose one of float32, float16"):
         Pradot(storage="int8").fit_features({})
+
+
+def test_smoothing_keeps_constants_and_means_and_spreads_a_peak():
+    peak = torch.zeros(1, 21, 11)
+    peak[0, 10, 5] = 1.0
+    assert smoothed(peak, 0.0) is peak
+    soft = smoothed(peak, 0.1)  # 2.1 rows, 1.1 columns
+    assert soft.sum().item() == pytest.approx(1.0, abs=1e-5)
+    rows, columns = soft[0].sum(1), soft[0].sum(0)
+    assert (rows * (torch.arange(21) - 10) ** 2).sum().sqrt().item() == pytest.approx(2.1, rel=0.05)
+    assert (columns * (torch.arange(11) - 5) ** 2).sum().sqrt().item() == pytest.approx(1.1, rel=0.05)
+    for shape in ((1, 1), (1, 7), (3, 2), (28, 28)):
+        torch.testing.assert_close(smoothed(torch.ones(2, *shape), 0.3), torch.ones(2, *shape))

@@ -30,13 +30,17 @@ RUNGS = {
     "solver": "warm-started transport",
     "tol": "a tolerance of 5 %",
     "precision": "bfloat16 where it is fast",
-    "start": "a start at k-means centres",
+    "start": "a start at spread-out patches",
     "ema": "larger steps",
     "batch_size": "smaller batches",
     "max_steps": "8 steps",
     "embedding": "all scales joined",
-    "branches": "one local branch at 14 x 14",
-    "n_prototypes": "8 prototypes per position",
+    "branches": "one local branch at 28 x 28",
+    "n_prototypes": "4 prototypes per position",
+    "storage": "half precision",
+    "spread_power": "scores beside the spread",
+    "smoothing": "smoothed scores",
+    "top_part": "an image's score by its top 1 %",
 }
 """Settings in which the preset ``best`` differs from others, in the order of the ladder, and what they are called there."""
 ENCODERS = {

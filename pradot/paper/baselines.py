@@ -7,7 +7,6 @@ that everything after them (upsampling, metrics, records) is the same.
 - PaDiM: Defard et al., *PaDiM: a patch distribution modeling framework*, ICPR workshops 2021.
 """
 
-import math
 import time
 
 import numpy as np
@@ -15,10 +14,9 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection
-from torchvision.transforms.functional import gaussian_blur
 
 from pradot.cost import grid_positions
-from pradot.detector import Branch
+from pradot.detector import Branch, smoothed
 from pradot.embedding import embed
 from pradot.errors import PradotError
 from pradot.progress import progress_bar
@@ -53,8 +51,7 @@ class Baseline(BaseEstimator):
         """Patch scores, as `Pradot.branch_maps_of_features`; smoothed by a Gaussian of 4 pixels at 224."""
         embeddings = embed(features, self.scale, "pooled")  # (n_images, height, width, channels)
         maps = torch.cat([self._score(image) for image in embeddings.split(1)])  # (n_images, height, width)
-        sigma = SIGMA * maps.shape[2]  # in cells
-        return {self._branch: gaussian_blur(maps[:, None], 2 * math.ceil(3 * sigma) + 1, sigma)[:, 0]}
+        return {self._branch: smoothed(maps, SIGMA)}
 
     @property
     def model_bytes(self):
