@@ -67,8 +67,8 @@ def test_a_weight_of_the_position_tells_swapped_patches(plain):
 def test_image_scores_weigh_the_largest_distance_less_where_the_bank_is_dense():
     features, others = maps(), maps(3, seed=1)
     core = PatchCore(1.0).fit_features(features)
-    largest = [core._score(image).max().item() for image in embed(others, 2, "pooled").split(1)]
-    scores = core.image_scores_of_features(others)
+    largest = [core._score(image)[0].max().item() for image in embed(others, 2, "pooled").split(1)]
+    scores = core.maps_and_scores(others)[1]
     assert (scores < largest).all() and (scores > 0.5 * np.array(largest)).all()  # 9 neighbours of about equal distance: 8 / 9
     for image, score in zip(embed(others, 2, "pooled"), scores, strict=True):
         x = image.flatten(0, 1).double()
@@ -99,7 +99,7 @@ def test_padim_keeps_channels_drawn_by_seed():
 def test_maps_are_smoothed_and_keep_their_mean():
     features = maps(3)
     model = PatchCore(0.05).fit_features(features)
-    raw = torch.cat([model._score(image) for image in embed(features, 2, "pooled").split(1)])
+    raw = torch.cat([model._score(image)[0] for image in embed(features, 2, "pooled").split(1)])
     (smooth,) = model.branch_maps_of_features(features).values()
     assert smooth.shape == raw.shape and not torch.equal(smooth, raw)
 

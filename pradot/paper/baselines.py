@@ -49,9 +49,13 @@ class Baseline(BaseEstimator):
 
     def branch_maps_of_features(self, features):
         """Patch scores, as `Pradot.branch_maps_of_features`; smoothed by a Gaussian of 4 pixels at 224."""
+        return self.maps_and_scores(features)[0]
+
+    def maps_and_scores(self, features):
+        """Patch scores, as `branch_maps_of_features`, and the method's own image scores (n_images,), or None without any."""
         embeddings = embed(features, self.scale, "pooled")  # (n_images, height, width, channels)
-        maps = torch.cat([self._score(image) for image in embeddings.split(1)])  # (n_images, height, width)
-        return {self._branch: smoothed(maps, SIGMA)}
+        maps, scores = zip(*(self._score(image) for image in embeddings.split(1)), strict=True)
+        return {self._branch: smoothed(torch.cat(maps), SIGMA)}, None if None in scores else np.array(scores)
 
     @property
     def model_bytes(self):
@@ -98,32 +102,21 @@ class PatchCore(Baseline):
         self.bank_ = patches[chosen].clone()  # (n, channels or channels + 2)
         self._search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(self.bank_.numpy())
 
-    def _score(self, embeddings):
-        distance, _ = self._search.kneighbors(self._with_position(embeddings).numpy())  # (height * width, 1)
-        return torch.from_numpy(distance.astype(np.float32)).view(embeddings.shape[:3])
+    def _score(self, image):
+        """Patch scores of one image (1, height, width), and its own score with PatchCore's weight.
 
-    def image_scores_of_features(self, features):
-        """Image scores with PatchCore's weight: ``(1 - exp(d) / sum_b exp(d_b)) d``.
-
-        d is the largest distance of the image's patches to the bank, ``d_b`` that patch's distances to the 9 patches of the
-        bank around its nearest one.
-
-        Returns
-        -------
-        ndarray of shape (n_images,)
+        ``(1 - exp(d) / sum_b exp(d_b)) d``: d is the largest distance of the image's patches to the bank, ``d_b`` that patch's
+        distances to the 9 patches of the bank around its nearest one.
         """
-        scores = []
-        for image in embed(features, self.scale, "pooled").split(1):
-            patches = self._with_position(image).numpy()  # (height * width, channels or channels + 2)
-            distance, nearest = self._search.kneighbors(patches)
-            at = distance[:, 0].argmax()
-            around = self._search.kneighbors(
-                self.bank_[nearest[at]].numpy(), n_neighbors=min(N_NEIGHBOURS, len(self.bank_)), return_distance=False
-            )
-            others = np.linalg.norm(patches[at] - self.bank_[around[0]].numpy(), axis=1)  # (n_neighbours,)
-            weight = 1 - np.exp(distance[at, 0] - others.max()) / np.exp(others - others.max()).sum()
-            scores.append(weight * distance[at, 0])
-        return np.array(scores)
+        patches = self._with_position(image).numpy()  # (height * width, channels or channels + 2)
+        distance, nearest = self._search.kneighbors(patches)  # (height * width, 1) both
+        at = distance[:, 0].argmax()
+        around = self._search.kneighbors(
+            self.bank_[nearest[at]].numpy(), n_neighbors=min(N_NEIGHBOURS, len(self.bank_)), return_distance=False
+        )
+        others = np.linalg.norm(patches[at] - self.bank_[around[0]].numpy(), axis=1)  # (n_neighbours,)
+        weight = 1 - np.exp(distance[at, 0] - others.max()) / np.exp(others - others.max()).sum()
+        return torch.from_numpy(distance.astype(np.float32)).view(image.shape[:3]), weight * distance[at, 0]
 
     def _with_position(self, embeddings):
         """Patches one after the other, their positions appended if these count: (n_patches, channels or channels + 2)."""
@@ -175,10 +168,11 @@ class PaDiM(Baseline):
             # |L^-1 (x - mean)| is the distance when L L^T is the covariance.
             self.whitening_[cell] = torch.linalg.inv(torch.linalg.cholesky(covariance))
 
-    def _score(self, embeddings):
-        x = embeddings[..., self.kept_].flatten(1, 2) - self.mean_  # (n_images, height * width, kept)
-        distance = torch.einsum("pjk,npk->npj", self.whitening_, x).norm(dim=2)  # (n_images, height * width)
-        return distance.view(embeddings.shape[:3])
+    def _score(self, image):
+        """Patch scores of one image (1, height, width), and no score of its own."""
+        x = image[..., self.kept_].flatten(1, 2) - self.mean_  # (1, height * width, kept)
+        distance = torch.einsum("pjk,npk->npj", self.whitening_, x).norm(dim=2)  # (1, height * width)
+        return distance.view(image.shape[:3]), None
 
     def _learnt(self):
         return [self.mean_.numpy(), self.whitening_.numpy()]

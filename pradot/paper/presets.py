@@ -166,9 +166,9 @@ PRESETS = {
         ),
         Preset(
             "best",
-            "beyond the paper: both scales joined at the 28 x 28 grid, 4 local prototypes per position in half precision; scores "
-            "beside the spread of normal patches, smoothed; an image's is the mean of its top 1 %; trained and evaluated as "
-            "fast is",
+            "beyond the paper: both scales joined at the 28 x 28 grid, 4 local prototypes per position in half precision; "
+            "scores beside the spread of normal patches, smoothed; an image's is the mean of its top 1 %; trained and "
+            "evaluated as fast is",
             branches=(Branch(2, 0.3),),
             embedding="joined",
             scoring="training",

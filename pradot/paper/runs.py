@@ -166,9 +166,10 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
         paths = [sample.path for sample in data.test]
         features = encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
         watch = Stopwatch(seconds)
-        branch_maps = detector.branch_maps_of_features(features)
-        own_scores = getattr(detector, "image_scores_of_features", None)  # PatchCore has its own
-        scores = None if own_scores is None else own_scores(features)
+        if hasattr(detector, "maps_and_scores"):  # PatchCore has its own image scores
+            branch_maps, scores = detector.maps_and_scores(features)
+        else:
+            branch_maps, scores = detector.branch_maps_of_features(features), None
         shapes = [image_shape(path) for path in paths]
         all_shapes += shapes
         top_part = getattr(detector, "top_part", 0.0)
