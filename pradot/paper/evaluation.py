@@ -77,6 +77,33 @@ class _Chosen(Sequence):
         return self._items[self._indices[i]]
 
 
+def score_images(detector, features, size=224):
+    """Image scores of a fitted `pradot.Pradot`, or one of `pradot.paper.baselines`.
+
+    Parameters
+    ----------
+    detector : Pradot or Baseline
+    features : dict of int to Tensor of shape (n_images, height, width, channels)
+        See `pradot.Encoder.features`.
+    size : int
+        Side in pixels of the anomaly maps that are scored, if the method has no image scores of its own.
+
+    Returns
+    -------
+    ndarray of shape (n_images,)
+        Higher for the more abnormal.
+    """
+    if hasattr(detector, "maps_and_scores"):
+        branch_maps, scores = detector.maps_and_scores(features)
+        if scores is not None:
+            return scores
+    else:
+        branch_maps = detector.branch_maps_of_features(features)
+    n_images = len(next(iter(branch_maps.values())))
+    maps = upsample_and_average(branch_maps, [(size, size)] * n_images)
+    return np.array([image_score(anomaly_map, getattr(detector, "top_part", 0.0)) for anomaly_map in maps])
+
+
 def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=None, top_part=0.0):
     """Scores and metrics of a category's test images.
 
