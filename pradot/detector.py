@@ -241,6 +241,7 @@ class Pradot(BaseEstimator):
     def branch_maps_of_features(self, features):
         """As `branch_maps`, from `Encoder.features`."""
         check_is_fitted(self, "learners_")
+        self._check_spreads()
         embeddings, branch_maps = self._embeddings(features), {}
         for branch, learner in self.learners_.items():
             x, scale = embeddings[branch.scale], learner.scale_ if self.scoring == "training" else None
@@ -308,6 +309,7 @@ class Pradot(BaseEstimator):
             Made if missing.
         """
         check_is_fitted(self, "learners_")
+        self._check_spreads()
         encoder = self._encoder()
         settings = {k: v for k, v in self.get_params(deep=False).items() if k not in ("encoder", "cache", "progress")}
         settings["branches"] = [list(branch) for branch in self._branches()]
@@ -419,6 +421,12 @@ class Pradot(BaseEstimator):
     def _learner(self, branch):
         settings = {name: getattr(self, name) for name in LEARNER_SETTINGS}
         return PrototypeLearner(branch.alpha, device=self._encoder().device, **settings)
+
+    def _check_spreads(self):
+        if self.spread_power and self.spreads_.keys() != self.learners_.keys():
+            raise PradotError(
+                f"spread_power is {self.spread_power}, but was 0 in the fit, which measured no spreads: fit again"
+            )
 
     def _check_settings(self):
         branches = self._branches()

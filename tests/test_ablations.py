@@ -110,6 +110,13 @@ def test_rivals_stand_beside_the_base_and_the_best():
     ablation = get_ablation("rivals", PRESETS["sound"])
     assert [row.label for row in ablation.rows] == ["sound", "best", *RIVALS]
     assert [row.preset for row in ablation.rows] == [PRESETS["sound"], PRESETS["best"], *RIVALS.values()]
+    assert [row.label for row in get_ablation("rivals", PRESETS["best"]).rows] == ["best", *RIVALS]
+
+
+@pytest.mark.parametrize("name", ["alpha", "kmeans", "rivals", "ladder"])
+def test_another_method_is_no_base(name):
+    with pytest.raises(PradotError, match="padim has no settings to change: name a preset of PRADOT, paper, sound, fast, best"):
+        get_ablation(name, RIVALS["padim"])
 
 
 def test_a_vit_is_asked_for_blocks_instead_of_scales():

@@ -96,12 +96,29 @@ def test_padim_keeps_channels_drawn_by_seed():
     assert len(PaDiM(100).fit_features(maps()).kept_) == 12
 
 
-def test_maps_are_smoothed_and_keep_their_mean():
+def test_maps_are_smoothed():
     features = maps(3)
     model = PatchCore(0.05).fit_features(features)
     raw = torch.cat([model._score(image)[0] for image in embed(features, 2, "pooled").split(1)])
     (smooth,) = model.branch_maps_of_features(features).values()
     assert smooth.shape == raw.shape and not torch.equal(smooth, raw)
+
+
+def test_vectors_of_many_channels_are_compared_in_a_projection_that_keeps_clusters_apart():
+    generator = torch.Generator().manual_seed(0)
+    centres = 10 * torch.randn(8, 400, generator=generator)
+    x = centres.repeat_interleave(20, 0) + 0.1 * torch.randn(160, 400, generator=generator)  # 8 clusters of 20
+    chosen = k_centres(x, 8, random_state=3)
+    assert sorted((chosen // 20).tolist()) == list(range(8))
+    assert torch.equal(chosen, k_centres(x, 8, random_state=3))
+
+
+@pytest.mark.parametrize("model", [PatchCore(0.3), PaDiM(5)])
+def test_features_that_are_not_finite_are_refused(model):
+    features = maps()
+    features[2][1, 2, 3, 0] = torch.nan
+    with pytest.raises(PradotError, match="NaN or infinity"):
+        model.fit_features(features)
 
 
 @pytest.mark.parametrize("model", [PatchCore(0.3), PaDiM(5)])
@@ -116,7 +133,10 @@ def test_same_seed_same_scores_and_validation_images_are_used(model):
 
 @pytest.mark.parametrize(
     ("model", "message"),
-    [(PatchCore(0), "part is 0"), (PatchCore(1.5), "part is 1.5"), (PaDiM(epsilon=0), "epsilon is 0")],
+    [
+        *((PatchCore(part), f"part is {part}") for part in (0, 1.5)),
+        *((PaDiM(epsilon=0), "epsilon is 0"), (PaDiM(-3), "n_channels is -3")),
+    ],
 )
 def test_settings_out_of_range_are_refused(model, message):
     with pytest.raises(PradotError, match=message):

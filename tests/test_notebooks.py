@@ -33,6 +33,7 @@ NAMES = [
     "08_speed",
     "09_ablations",
     "10_your_images",
+    "11_beyond",
 ]
 
 

@@ -12,7 +12,7 @@ from pradot.metrics import auroc
 from pradot.paper import runs
 from pradot.paper.evaluation import METRICS
 from pradot.paper.presets import PRESETS, QUIRKS, RIVALS, get_preset
-from pradot.paper.runs import read_branch_maps, read_record, read_records, run, slug
+from pradot.paper.runs import ADDED, read_branch_maps, read_record, read_records, recorded_settings, run, slug
 from pradot.paper.tables import as_rows, conditions
 
 PARTS = {"loading", "features", "fit", "scoring", "metrics"}
@@ -285,6 +285,25 @@ def test_rivals_are_run_recorded_and_found_again(name, data, encoder, tmp_path):
     assert not run("mvtec_ad", data, "part", get_preset(name), encoder, out=tmp_path)[2]
     caption = conditions(as_rows([record]))
     assert name in caption and "steps" not in caption
+
+
+def test_a_rival_is_not_saved_and_says_so_before_it_is_fitted(data, encoder, tmp_path):
+    with pytest.raises(PradotError, match="padim is here to be compared with and cannot be saved"):
+        run("mvtec_ad", data, "part", get_preset("padim"), encoder, out=tmp_path / "runs", model=tmp_path / "model")
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_rivals_record_says_what_changes_its_result():
+    settings = recorded_settings(get_preset("padim"))
+    assert settings == {"method": "PaDiM", "n_channels": 100, "epsilon": 0.01, "scale": 2, "smoothing": 4 / 224}
+    assert recorded_settings(get_preset("patchcore-10")) != recorded_settings(get_preset("patchcore-10-position"))
+
+
+def test_younger_settings_are_recorded_only_where_they_change_something():
+    paper, best = (recorded_settings(get_preset(name)) for name in ("paper", "best"))
+    assert ADDED.keys().isdisjoint(paper) and ADDED.keys() <= best.keys()
+    assert ADDED == {name: getattr(get_preset("paper"), name) for name in ADDED}
+    assert ADDED == {name: Pradot().get_params()[name] for name in ADDED}  # what a run without them is fitted with
 
 
 def test_image_scores_of_patchcore_are_its_own(data, encoder, tmp_path):

@@ -125,3 +125,12 @@ def test_smoothing_keeps_constants_and_means_and_spreads_a_peak():
     assert (columns * (torch.arange(11) - 5) ** 2).sum().sqrt().item() == pytest.approx(1.1, rel=0.05)
     for shape in ((1, 1), (1, 7), (3, 2), (28, 28)):
         torch.testing.assert_close(smoothed(torch.ones(2, *shape), 0.3), torch.ones(2, *shape))
+
+
+def test_a_power_that_came_after_the_fit_is_an_error(tmp_path, tiny_encoder):
+    detector = Pradot(tiny_encoder, **SETTINGS).fit(images(6, 0))
+    detector.set_params(spread_power=0.5)
+    for use in (lambda: detector.anomaly_maps(images(1, 1)), lambda: detector.save(tmp_path)):
+        with pytest.raises(PradotError, match=r"spread_power is 0.5, but was 0 in the fit.*fit again"):
+            use()
+    assert not list(tmp_path.iterdir())

@@ -93,8 +93,10 @@ def get_ablation(name, base):
     Raises
     ------
     PradotError
-        No such ablation.
+        No such ablation, or the base is another method.
     """
+    if isinstance(base, Rival):
+        raise PradotError(f"{base.name} has no settings to change: name a preset of PRADOT, {', '.join(PRESETS)}")
     if name not in ABLATIONS:
         raise PradotError(f"unknown ablation {name!r}; known are {', '.join(ABLATIONS)}")
     return ABLATIONS[name](name, base)
@@ -416,7 +418,7 @@ def _rivals(name, base):
         "How do prototypes compare with a memory bank (PatchCore) and with Gaussians (PaDiM) on the same features?",
         "method",
         base,
-        (Row(base.label, base), Row("best", PRESETS["best"]), *(Row(rival.name, rival) for rival in RIVALS.values())),
+        tuple(Row(preset.label, preset) for preset in dict.fromkeys([base, PRESETS["best"], *RIVALS.values()])),
     )
 
 

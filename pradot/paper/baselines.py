@@ -42,6 +42,8 @@ class Baseline(BaseEstimator):
         embeddings = embed(features, self.scale, "pooled")  # (n_images, height, width, channels)
         if validation is not None:
             embeddings = torch.cat([embeddings, embed(validation, self.scale, "pooled")])
+        if not torch.isfinite(embeddings).all():
+            raise PradotError("the features hold NaN or infinity: look at the images and at the encoder's weights")
         self._fit(embeddings)
         self.n_images_ = {"train": len(embeddings), "validation": 0}
         self.seconds_, self.found_, self.notes_, self.learners_ = {self._branch: time.perf_counter() - start}, [], [], {}
@@ -153,6 +155,8 @@ class PaDiM(Baseline):
         self.progress = progress
 
     def _fit(self, embeddings):
+        if self.n_channels < 1:
+            raise PradotError(f"n_channels is {self.n_channels}; it must be at least 1")
         if not self.epsilon > 0:
             raise PradotError(f"epsilon is {self.epsilon}; it must be above 0")
         n_images, channels = len(embeddings), embeddings.shape[3]

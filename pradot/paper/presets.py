@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from pradot.detector import PAPER_BRANCHES, Branch, Pradot
 from pradot.errors import PradotError
-from pradot.paper.baselines import PaDiM, PatchCore
+from pradot.paper.baselines import SIGMA, PaDiM, PatchCore
 
 QUIRKS = {
     "scale of the image": "each test image is scored with costs divided by its own largest ones, not by those of training: its "
@@ -113,7 +113,9 @@ class Rival:
     @property
     def detector_settings(self):
         """What tells it from others in a record."""
-        return {"method": self.method.__name__} | dict(self.parameters)
+        settings = self.method(**dict(self.parameters)).get_params()
+        own = {name: value for name, value in settings.items() if name not in ("random_state", "device", "progress")}
+        return {"method": self.method.__name__} | own | {"smoothing": SIGMA}
 
     @property
     def encoder_scales(self):

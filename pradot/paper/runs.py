@@ -28,6 +28,7 @@ from pradot.files import alone, replacing
 from pradot.images import image_shape
 from pradot.paper.datasets import load_category
 from pradot.paper.evaluation import METRICS, evaluate
+from pradot.paper.presets import Rival
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
 
@@ -37,6 +38,9 @@ RECORD_KEYS = (
     *("metrics", "by_defect", "image_shapes", "branches", "versions", "created"),
 )
 """What tables need of a record: what has not all of it is none."""
+
+ADDED = {"embedding": "scale", "spread_power": 0.0, "smoothing": 0.0, "top_part": 0.0, "storage": "float32"}
+"""Settings that records did not have at first, and what they were then."""
 
 
 def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=None, cache=None, progress=False):
@@ -76,6 +80,8 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
         A folder cannot be written, the data cannot be read, or a setting is out of range. Nothing is written then.
     """
     _check_folders(out, model)
+    if model is not None and isinstance(preset, Rival):
+        raise PradotError(f"{preset.name} is here to be compared with and cannot be saved: run it without --save-model")
     seconds = {}
     watch = Stopwatch(seconds)
     data, identity, path = identify(dataset, root, category, preset, encoder, seed=seed, out=out, progress=progress)
@@ -114,7 +120,7 @@ def identify(dataset, root, category, preset, encoder, *, seed=0, out="runs", pr
         "category": data.name,
         "data_sha256": _hash_data(data, progress),
         "preset": preset.name,
-        "settings": _plain(preset.detector_settings),
+        "settings": recorded_settings(preset),
         "evaluation_size": preset.evaluation_size,
         "encoder": {
             "name": encoder.name,
@@ -134,6 +140,23 @@ def identify(dataset, root, category, preset, encoder, *, seed=0, out="runs", pr
     name = f"{slug(preset.label)}-{slug(encoder.name)}-seed{seed}-{digest}"
     path = Path(out) / dataset / data.name / f"{name}.json"
     return data, identity, path
+
+
+def recorded_settings(preset):
+    """The settings of a preset as its records have them.
+
+    Parameters
+    ----------
+    preset : Preset or Rival
+
+    Returns
+    -------
+    dict of str to value
+        As JSON gives them back. Settings that are younger than the first records (`ADDED`) are absent where they change
+        nothing, so that older records are still found.
+    """
+    settings = _plain(preset.detector_settings)
+    return {name: value for name, value in settings.items() if name not in ADDED or value != ADDED[name]}
 
 
 def find_record(path, model=None):

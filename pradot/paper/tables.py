@@ -92,6 +92,8 @@ def as_rows(records):
 def benchmarks(runs):
     """The records that belong in one table: of one data set, label and encoder, the newest of each category and seed.
 
+    Rows of ablations and runs of other methods are left out: their tables are those of `pradot.paper.ablations`.
+
     Parameters
     ----------
     runs : str or Path
@@ -104,8 +106,8 @@ def benchmarks(runs):
     """
     chosen = {}
     rows = collect(runs)
-    of_ablations = rows["record"].map(lambda record: bool(record.get("variant")))  # their tables are `pradot.paper.ablations`'
-    groups = rows[~of_ablations].groupby(["dataset", "label", "encoder", "weights"], sort=True)
+    others = rows["record"].map(lambda record: bool(record.get("variant")) or "method" in record["settings"])
+    groups = rows[~others].groupby(["dataset", "label", "encoder", "weights"], sort=True)
     for (dataset, label, encoder, weights), rows in groups:
         name = f"{dataset}-{slug(label)}-{slug(encoder)}"
         if name in chosen:  # the same names with other weights

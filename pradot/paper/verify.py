@@ -1,6 +1,5 @@
 """Do runs in the paper's own setting give the published numbers? Tolerances are data: ``tolerances.csv``."""
 
-import json
 from importlib.resources import files
 
 import numpy as np
@@ -10,6 +9,7 @@ from pradot.encoder import PAPER_ENCODER
 from pradot.errors import PradotError
 from pradot.paper.datasets import DATASETS
 from pradot.paper.presets import PRESETS
+from pradot.paper.runs import recorded_settings
 from pradot.paper.tables import CATEGORIES, collect, published_table
 
 # Sides of the published images, height x width; another size is a resized copy.
@@ -47,11 +47,12 @@ def departures(record):
     list of str
     """
     paper, found = PRESETS["paper"], []
-    settings = json.loads(json.dumps(paper.detector_settings))  # as records have them: tuples become lists
+    settings = recorded_settings(paper)
     if record["label"] != paper.label:
         found.append(f"preset {record['label']}")
     elif record["settings"] != settings or record["evaluation_size"] != paper.evaluation_size:
-        changed = sorted(key for key in settings if record["settings"].get(key) != settings[key])
+        names = settings | record["settings"]
+        changed = sorted(name for name in names if record["settings"].get(name) != settings.get(name))
         found.append(f"settings are not those of the preset paper: {', '.join(changed) or 'others'}")
     if record["encoder"]["name"] != PAPER_ENCODER or record["encoder"]["image_size"] != paper.image_size:
         found.append(f"encoder {record['encoder']['name']} at {record['encoder']['image_size']} px")
