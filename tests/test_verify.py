@@ -10,6 +10,7 @@ from pradot.cli import main
 from pradot.paper.datasets import DATASETS, MVTEC_AD_COUNTS
 from pradot.paper.evaluation import LOCO_METRICS, METRICS
 from pradot.paper.presets import PRESETS
+from pradot.paper.runs import recorded_settings
 from pradot.paper.tables import CATEGORIES, published_table
 from pradot.paper.verify import SHAPES, departures, tolerances, verify
 
@@ -21,7 +22,7 @@ def own_setting(folder, category, image=0.0, pixel=0.0, *, seed=0, **changes):
     train, _, normal, anomalous = MVTEC_AD_COUNTS[category]
     changes = {
         "metrics": dict.fromkeys(METRICS, 0.5) | values,
-        "settings": PRESETS["paper"].detector_settings,
+        "settings": recorded_settings(PRESETS["paper"]),
         "counts": {"train": train - 9, "validation": 9, "test": normal + anomalous, "test_anomalous": anomalous},
         "image_shapes": {SHAPES[category]: 300},
     } | changes
@@ -64,7 +65,7 @@ def test_a_wrong_number_is_named_and_fails(tmp_path, capsys, image, pixel, n_off
     [
         ({"label": "paper, shortened"}, "preset paper, shortened"),
         ({"label": "fast"}, "preset fast"),
-        ({"settings": {**PRESETS["paper"].detector_settings, "reg": 0.1}}, "settings are not those of the preset paper: reg"),
+        ({"settings": {**recorded_settings(PRESETS["paper"]), "reg": 0.1}}, "settings are not those of the preset paper: reg"),
         ({"evaluation_size": None}, "settings are not those of the preset paper: others"),
         ({"encoder": {"name": "resnet50+file", "weights_sha256": "ab", "image_size": 224}}, "encoder resnet50+file at 224 px"),
         ({"image_shapes": {"512x512": 300}}, "images of 512x512 px, published are 1000x1000"),
@@ -105,7 +106,7 @@ def test_loco_is_compared_by_the_metrics_of_the_papers_code(tmp_path):
     metrics = dict.fromkeys([*METRICS, *LOCO_METRICS], 0.1) | {"image_auroc_types": 0.897, "au_spro_05_224_first": 0.689}
     train, validation, normal, anomalous = DATASETS["mvtec_loco"].counts["juice_bottle"]
     counts = {"train": train, "validation": validation, "test": normal + anomalous, "test_anomalous": anomalous}
-    shapes, settings = {SHAPES["juice_bottle"]: 9}, PRESETS["paper"].detector_settings
+    shapes, settings = {SHAPES["juice_bottle"]: 9}, recorded_settings(PRESETS["paper"])
     changes = {"metrics": metrics, "counts": counts, "image_shapes": shapes, "settings": settings}
     write_record(tmp_path, "juice_bottle", None, dataset="mvtec_loco", **changes)
     table, _ = verify(tmp_path, ["mvtec_loco"])
