@@ -213,7 +213,8 @@ class Pradot(BaseEstimator):
             own = (maps, held_out[branch.scale]) if parts is None else tuple(maps[part] for part in parts)
             found, self.seconds_[branch] = learn_once(learner, *own, self.cache)
             self.found_ += [branch] if found else []
-            learner.prototypes_ = learner.prototypes_.to(STORAGES[self.storage]).to(maps.dtype)
+            if self.storage != "float32":
+                learner.prototypes_ = learner.prototypes_.to(STORAGES[self.storage]).to(maps.dtype)
             if self.spread_power:
                 start = time.perf_counter()
                 normal = maps if held_out is None else torch.cat([maps, held_out[branch.scale]])
