@@ -141,7 +141,7 @@ tables: check-settings env ## every notebook in order: all tables and figures, o
 	    ENCODER=$${ENCODER:-auto}
 	    echo "Running all notebooks on" $$datasets "in $$DATA: minutes to hours, by the number of categories, the preset and the machine ..."
 	else
-	    echo "Running all notebooks on drawn data: 20 to 30 minutes on 2 cores ..."
+	    echo "Running all notebooks on drawn data: about 30 minutes on 2 cores ..."
 	fi
 	if [ -n "$$ENCODER" ]; then set -- "$$@" -p encoder "$$ENCODER"; fi
 	if [ -n "$$WEIGHTS" ]; then set -- "$$@" -p weights "$$WEIGHTS"; fi

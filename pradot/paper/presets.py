@@ -133,6 +133,22 @@ class Rival:
         return self.name
 
 
+FAST = Preset(
+    "fast",
+    "few steps from a good start: prototypes begin as patches of training images, spread out at each place; transport "
+    "is warm-started and stops at a tolerance; a fixed scale of the costs, evaluated at the images' own size",
+    branches=PAPER_BRANCHES,
+    scoring="training",
+    evaluation_size=None,
+    ema=0.8,
+    batch_size=24,
+    max_steps=8,
+    solver="streamed",
+    tol=0.05,
+    precision="reduced",
+    start="spread",
+)
+
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -151,38 +167,16 @@ PRESETS = {
             scoring="training",
             evaluation_size=None,
         ),
-        Preset(
-            "fast",
-            "few steps from a good start: prototypes begin as patches of training images, spread out at each place; transport "
-            "is warm-started and stops at a tolerance; a fixed scale of the costs, evaluated at the images' own size",
-            branches=PAPER_BRANCHES,
-            scoring="training",
-            evaluation_size=None,
-            ema=0.8,
-            batch_size=24,
-            max_steps=8,
-            solver="streamed",
-            tol=0.05,
-            precision="reduced",
-            start="spread",
-        ),
-        Preset(
-            "best",
-            "beyond the paper: both scales joined at the 28 x 28 grid, 4 local prototypes per position in half precision; "
-            "scores beside the spread of normal patches, smoothed; an image's is the mean of its top 1 %; trained and "
-            "evaluated as fast is",
+        FAST,
+        replace(
+            FAST,
+            name="best",
+            summary="beyond the paper: both scales joined at the 28 x 28 grid, 4 local prototypes per position in half "
+            "precision; scores beside the spread of normal patches, smoothed; an image's is the mean of its top 1 %; trained "
+            "and evaluated as fast is",
             branches=(Branch(2, 0.3),),
             embedding="joined",
-            scoring="training",
-            evaluation_size=None,
             n_prototypes=4,
-            ema=0.8,
-            batch_size=24,
-            max_steps=8,
-            solver="streamed",
-            tol=0.05,
-            precision="reduced",
-            start="spread",
             spread_power=0.5,
             smoothing=4 / 224,  # PatchCore's
             top_part=0.01,
