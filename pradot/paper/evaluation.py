@@ -77,6 +77,27 @@ class _Chosen(Sequence):
         return self._items[self._indices[i]]
 
 
+def maps_and_scores(detector, features):
+    """What a fitted method makes of images.
+
+    Parameters
+    ----------
+    detector : Pradot or Baseline
+    features : dict of int to Tensor of shape (n_images, height, width, channels)
+        See `pradot.Encoder.features`.
+
+    Returns
+    -------
+    branch_maps : dict of Branch to Tensor of shape (n_images, height, width)
+        Patch scores.
+    scores : ndarray of shape (n_images,) or None
+        Image scores, if the method has its own (PatchCore).
+    """
+    if hasattr(detector, "maps_and_scores"):
+        return detector.maps_and_scores(features)
+    return detector.branch_maps_of_features(features), None
+
+
 def score_images(detector, features, size=224):
     """Image scores of a fitted `pradot.Pradot`, or one of `pradot.paper.baselines`.
 
@@ -93,15 +114,12 @@ def score_images(detector, features, size=224):
     ndarray of shape (n_images,)
         Higher for the more abnormal.
     """
-    if hasattr(detector, "maps_and_scores"):
-        branch_maps, scores = detector.maps_and_scores(features)
-        if scores is not None:
-            return scores
-    else:
-        branch_maps = detector.branch_maps_of_features(features)
+    branch_maps, scores = maps_and_scores(detector, features)
+    if scores is not None:
+        return scores
     n_images = len(next(iter(branch_maps.values())))
     maps = upsample_and_average(branch_maps, [(size, size)] * n_images)
-    return np.array([image_score(anomaly_map, getattr(detector, "top_part", 0.0)) for anomaly_map in maps])
+    return np.array([image_score(anomaly_map, detector.top_part) for anomaly_map in maps])
 
 
 def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=None, top_part=0.0):

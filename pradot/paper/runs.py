@@ -27,7 +27,7 @@ from pradot.errors import PradotError
 from pradot.files import alone, replacing
 from pradot.images import image_shape
 from pradot.paper.datasets import load_category
-from pradot.paper.evaluation import METRICS, evaluate
+from pradot.paper.evaluation import METRICS, evaluate, maps_and_scores
 from pradot.paper.presets import Rival
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
@@ -189,15 +189,11 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
         paths = [sample.path for sample in data.test]
         features = encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
         watch = Stopwatch(seconds)
-        if hasattr(detector, "maps_and_scores"):  # PatchCore has its own image scores
-            branch_maps, scores = detector.maps_and_scores(features)
-        else:
-            branch_maps, scores = detector.branch_maps_of_features(features), None
+        branch_maps, scores = maps_and_scores(detector, features)
         shapes = [image_shape(path) for path in paths]
         all_shapes += shapes
-        top_part = getattr(detector, "top_part", 0.0)
         results, found = evaluate(
-            data, branch_maps, shapes, preset.evaluation_size, watch, progress, scores=scores, top_part=top_part
+            data, branch_maps, shapes, preset.evaluation_size, watch, progress, scores=scores, top_part=detector.top_part
         )
         notes += found
 
