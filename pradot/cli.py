@@ -363,7 +363,8 @@ def _speed(options):
 
 def _predict(options):
     from pradot.detector import Pradot, fitted_with, image_score
-    from pradot.images import find_images
+    from pradot.images import find_images, image_shape
+    from pradot.paper.evaluation import Maps
     from pradot.paper.own import write_predictions
 
     paths = find_images(options.images)
@@ -379,13 +380,15 @@ def _predict(options):
         )
     detector = Pradot.load(options.model, encoder=encoder, device=pick_device(options.device))
     out = Path(options.out)
-    maps, scores = [], []
+    shapes, found, scores = [image_shape(path) for path in paths], [], []
     with progress_bar(len(paths), "scoring", "image") as bar:
-        for path in paths:
-            maps.append(detector.anomaly_maps([path])[0])
-            scores.append(image_score(maps[-1], detector.top_part))
-            bar.update()
-    low, high = write_predictions(out, paths, maps, top_part=detector.top_part)
+        for start in range(0, len(paths), 16):  # a folder of any size takes the memory of a few images
+            found.append(detector.branch_maps(paths[start : start + 16]))
+            maps = Maps(found[-1], shapes[start : start + 16], keep_bytes=0)
+            scores += [image_score(anomaly_map, detector.top_part) for anomaly_map in maps]
+            bar.update(len(maps))
+    branch_maps = {branch: torch.cat([maps[branch] for maps in found]) for branch in found[0]}
+    low, high = write_predictions(out, paths, Maps(branch_maps, shapes, keep_bytes=0), top_part=detector.top_part)
     order = np.argsort(scores)[::-1][:5]
     print(
         f"{len(paths)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} (colours {low:.3f} to {high:.3f})"

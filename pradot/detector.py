@@ -24,12 +24,14 @@ from pradot.errors import PradotError
 from pradot.files import replacing
 from pradot.images import image_shape, list_images, read_image
 from pradot.learned import learn_once
+from pradot.memory import chosen
 from pradot.prototypes import PrototypeLearner
 
 SCORINGS = ("image", "training")
 ASSIGNMENTS = ("nearest", "transport")
 STORAGES = {"float32": torch.float32, "float16": torch.float16}
 MODEL_FORMAT = 3
+_AT_ONCE = 64  # images whose features are held while others are scored
 # What a detector hands on to the learner of each branch.
 LEARNER_SETTINGS = (
     *("n_prototypes", "reg", "n_iter", "ema", "n_epochs", "batch_size", "max_steps", "positions", "start"),
@@ -68,7 +70,8 @@ class Pradot(BaseEstimator):
         What a branch sees: the feature map of its scale, or all the encoder's scales joined at the grid of its scale, as they
         are or as means over 3 x 3 patches, see `pradot.embedding.embed`.
     n_prototypes, reg, n_iter, ema, n_epochs, batch_size, max_steps, positions, solver, tol, precision, keep_gb, start
-        See `PrototypeLearner`; the paper's values by default.
+        See `PrototypeLearner`; the paper's values by default. `keep_gb` also bounds the memory for arrays of all images, such as
+        feature maps: larger ones lie in temporary files, in `cache` if there is one, see `pradot.memory.room`.
     validation_fraction : float
         Part of the training images that is held out to choose the best epoch, in [0, 1). One image at least is held out, unless
         there is only one.
@@ -210,15 +213,18 @@ class Pradot(BaseEstimator):
         for branch in self._branches():
             self.learners_[branch] = learner = self._learner(branch)
             maps = embeddings[branch.scale]
-            own = (maps, held_out[branch.scale]) if parts is None else tuple(maps[part] for part in parts)
+            if parts is None:
+                own = maps, held_out[branch.scale]
+            else:
+                own = tuple(chosen(maps, part, self.keep_gb, self.cache) for part in parts)
             found, self.seconds_[branch] = learn_once(learner, *own, self.cache)
             self.found_ += [branch] if found else []
             if self.storage != "float32":
                 learner.prototypes_ = learner.prototypes_.to(STORAGES[self.storage]).to(maps.dtype)
             if self.spread_power:
                 start = time.perf_counter()
-                normal = maps if held_out is None else torch.cat([maps, held_out[branch.scale]])
-                self.spreads_[branch] = learner.spread(normal)  # (m,)
+                normal = [maps] if held_out is None else [maps, held_out[branch.scale]]
+                self.spreads_[branch] = learner.spread(*normal)  # (m,)
                 self.seconds_[branch] += time.perf_counter() - start
             notes.update(dict.fromkeys(learner.notes_))  # the branches say the same: once is enough
         self.notes_ = list(notes)
@@ -237,7 +243,12 @@ class Pradot(BaseEstimator):
             Score of every patch: its cost (`assignment`), beside its prototype's spread (`spread_power`), smoothed
             (`smoothing`); at the feature map's size, on the CPU.
         """
-        return self.branch_maps_of_features(self._features(images))
+        check_is_fitted(self, "learners_")
+        images = list_images(images)
+        # Without images there is one part too, in which the encoder says so.
+        parts = [images[start : start + _AT_ONCE] for start in range(0, max(1, len(images)), _AT_ONCE)]
+        found = [self.branch_maps_of_features(self._features(part)) for part in parts]
+        return {branch: torch.cat([maps[branch] for maps in found]) for branch in self.learners_}
 
     def branch_maps_of_features(self, features):
         """As `branch_maps`, from `Encoder.features`."""
@@ -287,7 +298,13 @@ class Pradot(BaseEstimator):
         ndarray of shape (n_images,)
             Higher for the more abnormal.
         """
-        return np.array([image_score(anomaly_map, self.top_part) for anomaly_map in self.anomaly_maps(images, size)])
+        images = list_images(images)
+        branch_maps, scores = self.branch_maps(images), []
+        for i, image in enumerate(images):  # a map is as large as its image: one at a time
+            shape = _shape(image) if size is None else (size, size)
+            (anomaly_map,) = upsample_and_average({branch: maps[i : i + 1] for branch, maps in branch_maps.items()}, [shape])
+            scores.append(image_score(anomaly_map, self.top_part))
+        return np.array(scores)
 
     def score_samples(self, images, size=None):
         """``-anomaly_scores``: scikit-learn's convention, lower for the more abnormal. Shape (n_images,)."""
@@ -405,11 +422,12 @@ class Pradot(BaseEstimator):
         return tuple(Branch(int(scale), float(alpha)) for scale, alpha in self.branches)
 
     def _features(self, images):
-        return self._encoder().features(images, cache=self.cache, progress=self.progress)
+        return self._encoder().features(images, cache=self.cache, progress=self.progress, keep_gb=self.keep_gb)
 
     def _embeddings(self, features):
         """What the branches see, by scale."""
-        return {scale: embed(features, scale, self.embedding) for scale in sorted({b.scale for b in self._branches()})}
+        scales = sorted({branch.scale for branch in self._branches()})
+        return {scale: embed(features, scale, self.embedding, keep_gb=self.keep_gb, folder=self.cache) for scale in scales}
 
     def _held_out(self, n_images):
         """Indices of the images for steps, and of those that choose the epoch."""

@@ -9,11 +9,12 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, normalize
 
 from pradot.errors import PradotError
+from pradot.memory import KEEP_GB, room
 
 EMBEDDINGS = ("scale", "joined", "pooled")
 
 
-def embed(features, scale, embedding="scale"):
+def embed(features, scale, embedding="scale", *, keep_gb=KEEP_GB, folder=None):
     """Embeddings of the patches at one scale's grid.
 
     Parameters
@@ -26,6 +27,8 @@ def embed(features, scale, embedding="scale"):
         ``"scale"``: the scale's own map. ``"joined"``: every scale's map brought to the grid (means of cells to a coarser one,
         bilinear to a finer one), scaled to length 1 in every patch, one after the other. ``"pooled"``: the same of the maps'
         3 x 3 means (fewer at the border).
+    keep_gb, folder
+        See `pradot.memory.room`, where joined embeddings are made.
 
     Returns
     -------
@@ -44,7 +47,8 @@ def embed(features, scale, embedding="scale"):
     if embedding not in EMBEDDINGS:
         raise PradotError(f"unknown embedding {embedding!r}: choose one of {', '.join(EMBEDDINGS)}")
     grid = features[scale].shape[1:3]
-    joined = features[scale].new_empty(*features[scale].shape[:3], sum(maps.shape[3] for maps in features.values()))
+    shape = (*features[scale].shape[:3], sum(maps.shape[3] for maps in features.values()))
+    joined = room(shape, keep_gb, folder, features[scale].dtype)
     for start in range(0, len(joined), 16):  # what pooling needs besides stays small
         maps = (features[one][start : start + 16].permute(0, 3, 1, 2) for one in sorted(features))  # (n, channels, h, w) each
         if embedding == "pooled":

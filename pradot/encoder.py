@@ -30,6 +30,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from pradot.errors import PradotError, is_out_of_memory
 from pradot.files import alone, replacing
 from pradot.images import READING, list_images, load_batches, read_image
+from pradot.memory import KEEP_GB, room
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
@@ -174,7 +175,7 @@ class Encoder:
         """Sizes of the feature maps, for people: ``scale 2: 28 x 28, scale 3: 14 x 14``."""
         return ", ".join(f"scale {scale}: {height} x {width}" for scale, (height, width) in self.grids.items())
 
-    def features(self, images, *, batch_size=16, cache=None, progress=False, seconds=None):
+    def features(self, images, *, batch_size=16, cache=None, progress=False, seconds=None, keep_gb=KEEP_GB):
         """Feature maps of some images at every scale.
 
         Parameters
@@ -191,6 +192,8 @@ class Encoder:
         seconds : dict of str to float, optional
             The time taken is added to its ``"loading"`` (waiting for images, which are read while the encoder computes, or
             reading the cache) and ``"features"``.
+        keep_gb : float
+            Memory for arrays of all images, see `pradot.memory.room`: larger feature maps lie in a temporary file (in `cache`).
 
         Returns
         -------
@@ -210,11 +213,11 @@ class Encoder:
         watch = Stopwatch({} if seconds is None else seconds)
         cached = None if cache is None else Path(cache) / f"{self._cache_key(images)}.safetensors"
         if cached is None or cached.exists():
-            return self._features(images, batch_size, cached, progress, watch)
+            return self._features(images, batch_size, cached, progress, watch, keep_gb)
         with alone(cached):  # runs in other processes that need the same features wait for them
-            return self._features(images, batch_size, cached, progress, watch)
+            return self._features(images, batch_size, cached, progress, watch, keep_gb)
 
-    def _features(self, images, batch_size, cached, progress, watch):
+    def _features(self, images, batch_size, cached, progress, watch, keep_gb):
         if cached is not None and cached.exists():
             try:
                 features = {int(scale): maps for scale, maps in load_file(cached).items()}
@@ -222,7 +225,10 @@ class Encoder:
                 return features
             except (safetensors.SafetensorError, OSError):
                 warnings.warn(f"cached features {cached} cannot be read and are computed again", stacklevel=2)
-        features = {scale: torch.empty(len(images), *self.grids[scale], self.channels[scale]) for scale in self.scales}
+        folder = None if cached is None else cached.parent
+        features = {
+            scale: room((len(images), *self.grids[scale], self.channels[scale]), keep_gb, folder) for scale in self.scales
+        }
         with (
             closing(load_batches(images, self.image_size, batch_size)) as batches,
             progress_bar(len(images), f"features {self.name}", "image", progress) as bar,

@@ -281,7 +281,7 @@ class PrototypeLearner(BaseEstimator):
         found = [search(part.to(self.device), scale) for part in parts]
         return Nearest(*(torch.cat(maps) for maps in zip(*found, strict=True)))
 
-    def spread(self, features):
+    def spread(self, *features):
         """How far normal patches lie from each prototype, beside all the others: its relative spread.
 
         ``spread_j = (sum of the costs of its patches + k g) / (k + number of its patches) / g``, where its patches are those
@@ -290,15 +290,18 @@ class PrototypeLearner(BaseEstimator):
 
         Parameters
         ----------
-        features : Tensor of shape (n_images, height, width, channels)
-            Feature maps of normal images, such as those of training.
+        *features : Tensor of shape (n_images, height, width, channels)
+            Feature maps of normal images, such as those of training and those of validation.
 
         Returns
         -------
         Tensor of shape (m,)
             Positive; 1 where patches cost what they cost on average.
         """
-        cost, index = (maps.flatten() for maps in self.nearest(features, self.scale_))  # (n_patches,) both
+        found = [self.nearest(part, self.scale_) for part in features]
+        cost, index = (
+            torch.cat([maps.flatten() for maps in of_all]) for of_all in zip(*found, strict=True)
+        )  # (n_patches,) both
         m, mean = len(self.prototypes_), cost.mean().clamp(min=torch.finfo(cost.dtype).tiny)
         n = index.bincount(minlength=m)  # (m,)
         total = cost.new_zeros(m).index_add_(0, index, cost)  # (m,)
@@ -323,7 +326,8 @@ class PrototypeLearner(BaseEstimator):
             Higher for the more abnormal.
         """
         paid = []
-        for image in features.to(self.device).split(1):
+        for image in features.split(1):
+            image = image.to(self.device)
             M, used = self.cost(image, scale)  # (height * width, m)
             if self.solver == "streamed":
                 cost = BlockCost(self.prototypes_, self.positions_, self.grid_shape_, self.alpha, precision=self._precision())
@@ -519,7 +523,7 @@ class PrototypeLearner(BaseEstimator):
             raise PradotError(
                 f"features must be (n_images, height, width, channels) of at least one image, not {tuple(features.shape)}"
             )
-        if not torch.isfinite(features).all():
+        if not all(torch.isfinite(part).all() for part in features.split(64)):  # no second array as large
             raise PradotError("the features hold NaN or infinity: look at the images and at the encoder's weights")
 
 

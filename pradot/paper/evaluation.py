@@ -44,11 +44,14 @@ class Maps(Sequence):
     branch_maps : dict of Branch to Tensor of shape (n_images, height, width)
     shapes : sequence of (int, int)
         Height and width of each image's map.
+    keep_bytes : float
+        They are kept when all of them take no more than this; `KEEP_BYTES` by default.
     """
 
-    def __init__(self, branch_maps, shapes):
+    def __init__(self, branch_maps, shapes, keep_bytes=None):
         self._branch_maps, self._shapes = branch_maps, shapes
-        self._kept = {} if 4 * sum(height * width for height, width in shapes) <= KEEP_BYTES else None
+        keep_bytes = KEEP_BYTES if keep_bytes is None else keep_bytes
+        self._kept = {} if 4 * sum(height * width for height, width in shapes) <= keep_bytes else None
 
     def __len__(self):
         return len(self._shapes)

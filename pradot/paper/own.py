@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import shutil
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
     paths : sequence of Path
         The images; the files of their heat maps bear their names.
     maps : sequence of ndarray of shape (height_i, width_i)
-        Anomaly maps.
+        Anomaly maps. Each is read twice and none is kept: they may be made as they are read, see
+        `pradot.paper.evaluation.Maps`.
     threshold : float, optional
         Then the table has a column ``is_anomalous``: 1 where the score is above it, else 0.
     top_part : float
@@ -57,8 +59,10 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
         Ends of the colour range.
     """
     out = Path(out)
-    scores = [image_score(m, top_part) for m in maps]
-    low, high = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
+    scores, low, high = [], math.inf, -math.inf
+    for anomaly_map in maps:
+        scores.append(image_score(anomaly_map, top_part))
+        low, high = min(low, float(anomaly_map.min())), max(high, float(anomaly_map.max()))
     for path, anomaly_map in zip(paths, maps, strict=True):
         with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:
             picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
