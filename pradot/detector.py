@@ -70,8 +70,8 @@ class Pradot(BaseEstimator):
         What a branch sees: the feature map of its scale, or all the encoder's scales joined at the grid of its scale, as they
         are or as means over 3 x 3 patches, see `pradot.embedding.embed`.
     n_prototypes, reg, n_iter, ema, n_epochs, batch_size, max_steps, positions, solver, tol, precision, keep_gb, start
-        See `PrototypeLearner`; the paper's values by default. `keep_gb` also bounds the memory for arrays of all images, such as
-        feature maps: larger ones lie in temporary files, in `cache` if there is one, see `pradot.memory.room`.
+        See `PrototypeLearner`; the paper's values by default. `keep_gb` also bounds the memory for arrays of all images: larger
+        ones lie in temporary files, in `cache` if there is one, see `pradot.memory.room`.
     validation_fraction : float
         Part of the training images that is held out to choose the best epoch, in [0, 1). One image at least is held out, unless
         there is only one.
