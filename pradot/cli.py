@@ -48,7 +48,7 @@ def _parser():
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument(
-        "--offline", action="store_true", help=f"connect to no other machine (as {SWITCH}=1 in the environment)"
+        "--offline", action="store_true", help=f"connect to no other machine (as the environment's {SWITCH}=1)"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

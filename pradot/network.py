@@ -1,7 +1,8 @@
 """The network: one switch that forbids it, asked before anything connects.
 
-PRADOT connects for two things alone: ImageNet weights of a timm backbone that were not downloaded before (`pradot.encoder`), and
-a data set that was asked for by name (`pradot.paper.archives`). Besides, a Dask scheduler whose address was given is connected to.
+PRADOT connects to other machines for three things alone: ImageNet weights of a timm backbone that were not downloaded before
+(`pradot.encoder`), a data set asked for by name (`pradot.paper.archives`), a Dask scheduler asked for by address
+(`pradot.paper.bench`).
 """
 
 import ipaddress
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from pradot.errors import PradotError
 
 SWITCH = "PRADOT_OFFLINE"
-"""Environment variable that forbids every connection to another machine; ``0``, ``false``, ``no`` and ``off`` are as if unset."""
+"""Environment variable that forbids connections to other machines; ``0``, ``false``, ``no`` and ``off`` are as if unset."""
 HUB_SWITCH = "HF_HUB_OFFLINE"
 """The Hugging Face hub's own one, which forbids downloads of weights."""
 
