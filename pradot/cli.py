@@ -13,7 +13,7 @@ import yaml
 import pradot
 from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, cache_folder, make_encoder, pick_device, weights_available
 from pradot.errors import PradotError, is_out_of_memory
-from pradot.names import printable
+from pradot.names import shown
 from pradot.network import SWITCH, offline
 from pradot.progress import progress_bar
 
@@ -22,14 +22,14 @@ def main(arguments=None):
     """Run one command; return its exit status (0: done, 1: an error that the printed line explains, 2: wrong usage)."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {printable(message)}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {shown(message)}", file=sys.stderr)
     try:
         with offline(options.offline):
             return options.command(options) or 0
     except (PradotError, OSError, MemoryError, RuntimeError) as error:
         if options.debug or not (isinstance(error, PradotError | OSError) or is_out_of_memory(error)):
             raise
-        print(f"pradot: {printable(_explained(error))}", file=sys.stderr)
+        print(f"pradot: {shown(_explained(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("pradot: stopped; what is finished stays and is not done again", file=sys.stderr)
@@ -47,9 +47,7 @@ def _parser():
     parser.add_argument("--version", action="version", version=pradot.__version__)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    common.add_argument(
-        "--offline", action="store_true", help=f"connect to no other machine (as the environment's {SWITCH}=1)"
-    )
+    common.add_argument("--offline", action="store_true", help=f"connect to no other machine (as the environment's {SWITCH}=1)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", parents=[common], help="fit, score and evaluate; write one record per category")
@@ -184,10 +182,10 @@ def _run(options):
             cache=cache_folder(),
             progress=True,
         )
-        print(printable(f"{category}: {summary(record)}; {'' if is_new else 'finished before, '}{path}"), flush=True)
+        print(shown(f"{category}: {summary(record)}; {'' if is_new else 'finished before, '}{path}"), flush=True)
         for note in record["notes"] if is_new else ():
             if note not in encoder.notes:  # said before
-                print(f"  note: {printable(note)}")
+                print(f"  note: {shown(note)}")
 
 
 def _data(options):
@@ -217,10 +215,10 @@ def _show_data(name, root, quick):
     findings, n_published = examine(name, root, quick=quick, progress=True), len(DATASETS[name].counts)
     n_found = sum(finding.published is not None for finding in findings)
     print(f"{DATASETS[name].title}: {root}, {n_found} of {n_published} categories; images found (published)\n")
-    print(printable(counts_table(findings).to_markdown(disable_numparse=True)) + "\n")
+    print(shown(counts_table(findings).to_markdown(disable_numparse=True)) + "\n")
     for finding in findings:
         for problem in finding.problems:
-            print(printable(f"  {finding.category}: {problem}"))
+            print(shown(f"  {finding.category}: {problem}"))
     return sum(len(finding.problems) for finding in findings)
 
 
@@ -278,7 +276,7 @@ def _bench(options):
         f"records in {options.out}"
     )
     for outcome in failed:
-        print(printable(f"failed: {outcome.job}: {outcome.error}"), file=sys.stderr)
+        print(shown(f"failed: {outcome.job}: {outcome.error}"), file=sys.stderr)
     if failed:
         print("The same command tries these again and keeps the others.", file=sys.stderr)
     return 1 if failed else 0
@@ -411,7 +409,7 @@ def _predict(options):
     print(
         f"{len(paths)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} (colours {low:.3f} to {high:.3f})"
     )
-    print("highest: " + ", ".join(printable(f"{paths[i].name} {scores[i]:.3f}") for i in order))
+    print("highest: " + ", ".join(shown(f"{paths[i].name} {scores[i]:.3f}") for i in order))
 
 
 def _doctor(options):
@@ -435,7 +433,7 @@ def _doctor(options):
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) if cache.is_dir() else 0
     print(f"features   {size / 1e9:.2f} GB computed features in {cache} (delete the folder to free them)")
     for name, folder in find_datasets(options.root).items():
-        print(printable(f"data       {name} in {folder}: {', '.join(list_categories(name, folder))}"))
+        print(shown(f"data       {name} in {folder}: {', '.join(list_categories(name, folder))}"))
     print(f"data       looked in {data_folder(options.root)} (--root, else PRADOT_DATA, else data); drawn data need nothing")
     kernels = KernelSpecManager().find_kernel_specs()
     print(f"kernel     python3: {kernels.get('python3', 'NOT found: pip install ipykernel in this environment')}")

@@ -2,20 +2,22 @@
 
 import re
 
+from pradot.errors import printable
+
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """What begins a formula of a spreadsheet."""
 _SIGNS = re.compile(r"[<>&|`$\\^~{}\[\]\"]")  # of HTML, Markdown, LaTeX
 
 
-def printable(text: object) -> str:
-    r"""Text for a terminal: what cannot be printed, such as escape sequences, as ``\x1b``; line ends stay.
+def shown(text: object) -> str:
+    r"""Text of several lines for a terminal: line ends stay, other control characters become escapes such as ``\x1b``.
 
     Examples
     --------
-    >>> printable("part\x1b[2J.png")
+    >>> shown("part\x1b[2J.png")
     'part\\x1b[2J.png'
     """
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))
+    return "\n".join(map(printable, str(text).split("\n")))
 
 
 def inert(text: object) -> str:

@@ -18,9 +18,8 @@ from typing import NamedTuple
 import pooch
 import requests
 
-from pradot.errors import PradotError
+from pradot.errors import PradotError, printable
 from pradot.images import describe_folder, visible
-from pradot.names import printable
 from pradot.network import check_allowed
 from pradot.paper.datasets import DATASETS, DOWNLOADED, data_folder, find_datasets
 from pradot.progress import progress_bar

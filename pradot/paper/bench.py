@@ -21,7 +21,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from pradot.encoder import PAPER_ENCODER, default_encoder, make_encoder
 from pradot.errors import PradotError, is_out_of_memory
-from pradot.names import printable
+from pradot.names import shown
 from pradot.network import check_allowed, is_this_machine
 from pradot.paper.datasets import list_categories
 from pradot.paper.presets import Preset
@@ -170,7 +170,7 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=Fa
                 outcomes[outcome.job] = outcome
                 if progress:
                     said = summary(find_record(outcome.path)) if outcome.error is None else f"FAILED: {outcome.error}"
-                    tqdm.tqdm.write(printable(f"{outcome.job}: {said}"))
+                    tqdm.tqdm.write(shown(f"{outcome.job}: {said}"))
                 bar.update()
     return [outcomes[job] for job in jobs]
 

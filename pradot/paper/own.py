@@ -69,5 +69,5 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
     for path, score in zip(paths, scores, strict=True):
         writer.writerow([file_cell(path.name), f"{score:.6f}"] + ([] if threshold is None else [int(score > threshold)]))
     with replacing(out / "scores.csv") as temporary:
-        Path(temporary).write_text(table.getvalue())
+        Path(temporary).write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")  # names as they are on disk
     return low, high
