@@ -373,7 +373,11 @@ class Pradot(BaseEstimator):
         # A setting such as `cache` would make scoring write where the file says.
         if unknown := sorted(settings.keys() - cls._saved_settings()):
             raise _damaged(folder, f"it has settings that no model has: {', '.join(unknown)}")
-        settings["branches"] = branches = tuple(Branch(*branch) for branch in settings["branches"])
+        try:
+            settings["branches"] = branches = tuple(Branch(*branch) for branch in settings["branches"])
+            is_joined = settings["embedding"] != "scale"
+        except (KeyError, TypeError) as error:
+            raise _damaged(folder, error) from error
         if encoder is None:
             if ":" in made_with["name"] or made_with["weights_source"].startswith(("file", "made by")):
                 raise PradotError(
@@ -381,7 +385,6 @@ class Pradot(BaseEstimator):
                     "give that encoder (--encoder, --weights)"
                 )
             encoder = Encoder(made_with["name"], scales=made_with["scales"], image_size=made_with["image_size"], device=device)
-        is_joined = settings["embedding"] != "scale"
         _check_encoder(encoder, made_with, tensors, made_with["scales"] if is_joined else {b.scale for b in branches}, folder)
         self = cls(encoder, **settings)
         self.n_images_, self.notes_ = config["n_images"], config["notes"]

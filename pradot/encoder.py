@@ -509,7 +509,8 @@ def _read_weights(path):
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # on the kind of the pickle, when it is refused for what is in it
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own words advise to run what the file holds
         raise PradotError(
             f"{path} is not a readable file of weights: it is damaged, or holds more than tensors, such as code to be run on "

@@ -137,6 +137,8 @@ def get(dataset: str, root: str | Path | None = None, *, accept_licence: bool = 
         pooch.retrieve(
             source.address, f"sha256:{source.sha256}", source.file, folder, downloader=_Resuming(part, dataset, progress)
         )
+    except PradotError:  # refused
+        raise
     except requests.RequestException as error:
         n_kept = part.stat().st_size if part.exists() else 0
         kept = f"; {n_kept / 1e6:.1f} MB are kept and the same command goes on from there" if n_kept else ""
@@ -228,7 +230,7 @@ def unpack(archive: Path, folder: Path, progress: bool = False) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise PradotError("this Python cannot unpack tar files safely: update it (3.11.4 or later)")
     try:
-        if tarfile.is_tarfile(archive):
+        if _is_tar(archive):
             _unpack_tar(archive, folder, progress)
         elif zipfile.is_zipfile(archive):
             _unpack_zip(archive, folder, progress)
@@ -259,7 +261,7 @@ class _Member(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"damaged or cut: {error}") from error
         if member.size < 0 or (member.type in _ADDITIONS and member.size > MAX_HEADER):
-            raise tarfile.ReadError(f"a header of {member.size} bytes")
+            raise tarfile.FilterError(f"a header of {member.size} bytes")
         return member
 
 
@@ -268,6 +270,15 @@ _ADDITIONS = {
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 }
 """Types of tar headers that say more of the next one."""
+
+
+def _is_tar(archive: Path) -> bool:
+    """As `tarfile.is_tarfile`, which would read a first header of any size."""
+    try:
+        with tarfile.open(archive, tarinfo=_Member):
+            return True
+    except tarfile.ReadError:
+        return False
 
 
 def _unpack_tar(archive: Path, folder: Path, progress: bool) -> None:

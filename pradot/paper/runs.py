@@ -269,12 +269,12 @@ def read_record(path):
 
 def _check_kinds(record):
     """Raise what says where a value is of another kind than records have."""
-    values = {key: (record[key], kind) for key, kind in RECORD_KEYS.items()}
+    values = [(key, record[key], kind) for key, kind in RECORD_KEYS.items()]
     names = ("name", "weights_source", "weights_sha256")
-    values |= {f"the encoder's {name}": (record["encoder"][name], str) for name in names}
+    values += [(f"the encoder's {name}", record["encoder"][name], str) for name in names]
     metrics = [record["metrics"], *record["by_defect"].values()]
-    values |= {name: (value, float | int | None) for each in metrics for name, value in each.items()}
-    for name, (value, kind) in values.items():
+    values += [(name, value, float | int | None) for each in metrics for name, value in each.items()]
+    for name, value, kind in values:
         if not isinstance(value, kind):
             raise TypeError(f"{name} is {str(value)[:40]!r}")
 
@@ -333,8 +333,8 @@ def summary(record):
 
 
 def slug(text):
-    """A name that any file system takes: ``paper, shortened`` becomes ``paper_shortened``."""
-    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
+    """A name that any file system takes, of at most 64 signs: ``paper, shortened`` becomes ``paper_shortened``."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")[:64]
 
 
 def versions():

@@ -80,7 +80,8 @@ def as_rows(records):
     """Records as `collect` gives them; names as they can be shown anywhere, see `pradot.names.inert`."""
     return pd.DataFrame(
         {
-            **record["metrics"],  # first: none of them takes another's place
+            **dict.fromkeys(columns_of(record["dataset"])),  # of a metric that it lacks
+            **record["metrics"],  # before the others: none of them takes another's place
             **{key: inert(record[key]) for key in ("dataset", "category", "label")},
             **{key: record[key] for key in ("seed", "settings")},
             "encoder": inert(record["encoder"]["name"]),
