@@ -6,12 +6,17 @@ SHELL := /bin/sh
 .SILENT:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help env same-python check-settings tables notebooks test browser-test lint format lab book pins clean
+.PHONY: help env same-python check-settings tables notebooks test browser-test lint format lab book pins hashes clean
 
 # What can be set on the command line: make tables DATA="/my data" PRESET=fast
+SETTINGS := PYTHON TORCH DATA ENCODER WEIGHTS PRESET CATEGORY MAX_STEPS BATCH_SIZE ARGS NAMES
+# They are words, never make's language: a dollar sign in a path is one, and $(shell ...) is not run.
+$(foreach name,$(SETTINGS),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
 PYTHON ?= python3
 TORCH ?=
-DATA ?= $(PRADOT_DATA)
+ifeq ($(origin DATA),undefined)
+DATA := $(value PRADOT_DATA)
+endif
 ENCODER ?=
 WEIGHTS ?=
 PRESET ?=
@@ -19,8 +24,13 @@ CATEGORY ?=
 MAX_STEPS ?=
 BATCH_SIZE ?=
 ARGS ?=
+NAMES ?=
 # Recipes read the settings from the environment, where spaces and quotes in a path need no care.
-export PYTHON DATA ENCODER WEIGHTS PRESET CATEGORY MAX_STEPS BATCH_SIZE
+export $(SETTINGS)
+# Where the network is forbidden, pip may use what PIP_FIND_LINKS names.
+ifneq ($(filter-out 0 false no off,$(value PRADOT_OFFLINE)),)
+export PIP_NO_INDEX := 1
+endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Threads that wait do not spin: where other work shares the cores, spinning makes small fits many times slower.
@@ -113,7 +123,7 @@ $(STAMP): pyproject.toml constraints.txt
 	        "Once the cause is mended (network, disk space), the same command goes on."
 	}
 	# Without dependencies: those of the right versions need not be where the smaller torch is.
-	$(if $(TORCH),pip_install --no-deps $(TORCH))
+	$(if $(TORCH),pip_install --no-deps $$TORCH)
 	pip_install -e '.[dev]'
 	$(PY) -c 'import pradot, pradot.cli' || stop "the packages are installed but do not load; see above."
 	touch $(STAMP)
@@ -159,10 +169,10 @@ tables: check-settings env ## every notebook in order: all tables and figures, o
 	echo "All notebooks ran ($$(( $$(date +%s) - start )) s). Figures and tables: figures/; the notebooks with their outputs: build/notebooks/."
 
 test: env ## the tests: under 5 minutes on 2 cores
-	$(PY) -m pytest $(ARGS)
+	PYTEST_ADDOPTS="$${PYTEST_ADDOPTS-} $$ARGS" $(PY) -m pytest
 
 notebooks: env ## run the notebooks on drawn data and keep their outputs in notebooks/, to be committed (NAMES="03 05": these)
-	env -u PRADOT_DATA $(PY) -m pradot notebooks --keep-outputs $(NAMES)
+	env -u PRADOT_DATA $(PY) -m pradot notebooks --keep-outputs $$NAMES
 
 browser-test: env ## the notebooks' explorers in a real JupyterLab and Chromium: minutes; screenshots in build/browser/
 	found=
@@ -176,7 +186,7 @@ browser-test: env ## the notebooks' explorers in a real JupyterLab and Chromium:
 	fi
 	mkdir -p build
 	$(PY) -m pip install -q -c constraints.txt -e '.[browser]' >build/pip.log 2>&1 || { tail -n 20 build/pip.log >&2; exit 1; }
-	$(PY) -m pytest -m browser $(ARGS)
+	PYTEST_ADDOPTS="$${PYTEST_ADDOPTS-} $$ARGS" $(PY) -m pytest -m browser
 
 lint: env ## style of code and notebooks (ruff), rules for committed notebooks
 	$(PY) -m ruff check .
@@ -190,7 +200,8 @@ format: env ## mend what lint can mend: style, and tools' metadata left in noteb
 
 lab: env ## JupyterLab in notebooks/
 	cd notebooks
-	exec ../$(PY) -m jupyterlab $(ARGS)
+	# It would ask the package index for a newer version.
+	exec ../$(PY) -m jupyterlab --LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate $$ARGS
 
 $(BOOK_STAMP): $(STAMP)
 	echo "Installing what the book is built with: 20 MB of downloads ..."
@@ -218,7 +229,19 @@ pins: env ## choose the newest versions that pyproject.toml allows and write con
 	pins --dry-run --ignore-installed --only-binary :all: --report build/pins.json -e '.[dev,book,browser]' aiohttp setuptools
 	$(PY) .ci/pins.py build/pins.json constraints.txt
 	rm -rf build/pins
-	echo "Now: make test tables, then commit constraints.txt."
+	echo "Now: make hashes test tables, then commit constraints.txt and release.txt."
+
+# uv takes the package index from its own settings (UV_DEFAULT_INDEX, SSL_CERT_FILE); no host gets into the file.
+hashes: env ## write release.txt: the pins of constraints.txt with the SHA-256 of every file they may be installed from
+	mkdir -p build
+	$(PY) -m venv --clear build/hashes
+	build/hashes/bin/python -m pip install -q uv >build/pip.log 2>&1 || { tail -n 20 build/pip.log >&2; exit 1; }
+	echo "# The pins of constraints.txt with the SHA-256 of their files, for Linux: \`make hashes\` writes it." >build/release.txt
+	build/hashes/bin/uv pip compile constraints.txt --python $(PY) --generate-hashes --no-deps --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links -q >>build/release.txt
+	mv build/release.txt release.txt
+	rm -rf build/hashes
+	echo "release.txt: $$(grep -c == release.txt) packages, $$(grep -c -e --hash release.txt) files"
 
 clean: ## remove what was built: caches, computed features, executed notebooks (not .venv, data, runs, figures)
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

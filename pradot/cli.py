@@ -13,6 +13,8 @@ import yaml
 import pradot
 from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, cache_folder, make_encoder, pick_device, weights_available
 from pradot.errors import PradotError, is_out_of_memory
+from pradot.names import shown
+from pradot.network import SWITCH, offline
 from pradot.progress import progress_bar
 
 
@@ -20,13 +22,14 @@ def main(arguments=None):
     """Run one command; return its exit status (0: done, 1: an error that the printed line explains, 2: wrong usage)."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {shown(message)}", file=sys.stderr)
     try:
-        return options.command(options) or 0
+        with offline(options.offline):
+            return options.command(options) or 0
     except (PradotError, OSError, MemoryError, RuntimeError) as error:
         if options.debug or not (isinstance(error, PradotError | OSError) or is_out_of_memory(error)):
             raise
-        print(f"pradot: {_explained(error)}", file=sys.stderr)
+        print(f"pradot: {shown(_explained(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("pradot: stopped; what is finished stays and is not done again", file=sys.stderr)
@@ -44,6 +47,7 @@ def _parser():
     parser.add_argument("--version", action="version", version=pradot.__version__)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument("--offline", action="store_true", help=f"connect to no other machine (as the environment's {SWITCH}=1)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", parents=[common], help="fit, score and evaluate; write one record per category")
@@ -178,10 +182,10 @@ def _run(options):
             cache=cache_folder(),
             progress=True,
         )
-        print(f"{category}: {summary(record)}; {'' if is_new else 'finished before, '}{path}", flush=True)
+        print(shown(f"{category}: {summary(record)}; {'' if is_new else 'finished before, '}{path}"), flush=True)
         for note in record["notes"] if is_new else ():
             if note not in encoder.notes:  # said before
-                print(f"  note: {note}")
+                print(f"  note: {shown(note)}")
 
 
 def _data(options):
@@ -211,10 +215,10 @@ def _show_data(name, root, quick):
     findings, n_published = examine(name, root, quick=quick, progress=True), len(DATASETS[name].counts)
     n_found = sum(finding.published is not None for finding in findings)
     print(f"{DATASETS[name].title}: {root}, {n_found} of {n_published} categories; images found (published)\n")
-    print(counts_table(findings).to_markdown(disable_numparse=True) + "\n")
+    print(shown(counts_table(findings).to_markdown(disable_numparse=True)) + "\n")
     for finding in findings:
         for problem in finding.problems:
-            print(f"  {finding.category}: {problem}")
+            print(shown(f"  {finding.category}: {problem}"))
     return sum(len(finding.problems) for finding in findings)
 
 
@@ -272,7 +276,7 @@ def _bench(options):
         f"records in {options.out}"
     )
     for outcome in failed:
-        print(f"failed: {outcome.job}: {outcome.error}", file=sys.stderr)
+        print(shown(f"failed: {outcome.job}: {outcome.error}"), file=sys.stderr)
     if failed:
         print("The same command tries these again and keeps the others.", file=sys.stderr)
     return 1 if failed else 0
@@ -306,20 +310,22 @@ def _tables(options):
 
 
 def _notebooks(options):
-    from pradot.paper.notebooks import run_notebooks
+    from pradot.paper.notebooks import PATH_PARAMETERS, run_notebooks
 
     parameters = {}
     if options.f:
         parameters |= _read_parameters(Path(options.f))
-    parameters |= {name: _value(text) for name, text in options.p}
+    for name, text in options.p:
+        is_path = name in PATH_PARAMETERS and text.lower() not in ("null", "none")  # never a number or YAML, as 1e3 and {a}
+        parameters[name] = text if is_path else _value(text)
     run_notebooks(options.names, parameters, options.out, options.keep_outputs)
 
 
 def _read_parameters(path):
     """Names with values from a YAML file."""
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        loaded = _plain_yaml(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise PradotError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise PradotError(f"{path} holds {type(loaded).__name__}, not names with values")
@@ -329,6 +335,19 @@ def _read_parameters(path):
     return loaded
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, of which a few lines stand for more values than memory holds, or for one that holds itself."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases such as *{self.peek_event().anchor} are not taken: write the value out")
+        return super().compose_node(parent, index)
+
+
+def _plain_yaml(text):
+    return yaml.load(text, Loader=_PlainLoader)
+
+
 def _value(text):
     """A parameter's value: numbers, true, false, null, YAML in brackets, braces or quotes; all else is text as it stands."""
     constants = {"true": True, "false": False, "null": None, "none": None}
@@ -336,8 +355,8 @@ def _value(text):
         return constants[text.lower()]
     if text[:1] in ("[", "{", "'", '"'):
         try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            return _plain_yaml(text)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise PradotError(f"cannot read the parameter value {text!r}: {str(error).splitlines()[0]}") from error
     if re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", text):  # 01 is a name
         return int(text)
@@ -393,7 +412,7 @@ def _predict(options):
     print(
         f"{len(paths)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} (colours {low:.3f} to {high:.3f})"
     )
-    print("highest: " + ", ".join(f"{paths[i].name} {scores[i]:.3f}" for i in order))
+    print("highest: " + ", ".join(shown(f"{paths[i].name} {scores[i]:.3f}") for i in order))
 
 
 def _doctor(options):
@@ -411,13 +430,13 @@ def _doctor(options):
         + (f", cuda: {cuda}" if cuda else ", no cuda")
     )
     for name in (OFFLINE_ENCODER, PAPER_ENCODER):
-        available, how = weights_available(name)
+        available, how = weights_available(name, ask=False)
         print(f"weights    {name}: {'available' if available else 'NOT available'} ({how})")
     cache = cache_folder()
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) if cache.is_dir() else 0
     print(f"features   {size / 1e9:.2f} GB computed features in {cache} (delete the folder to free them)")
     for name, folder in find_datasets(options.root).items():
-        print(f"data       {name} in {folder}: {', '.join(list_categories(name, folder))}")
+        print(shown(f"data       {name} in {folder}: {', '.join(list_categories(name, folder))}"))
     print(f"data       looked in {data_folder(options.root)} (--root, else PRADOT_DATA, else data); drawn data need nothing")
     kernels = KernelSpecManager().find_kernel_specs()
     print(f"kernel     python3: {kernels.get('python3', 'NOT found: pip install ipykernel in this environment')}")

@@ -329,7 +329,7 @@ class Pradot(BaseEstimator):
         check_is_fitted(self, "learners_")
         self._check_spreads()
         encoder = self._encoder()
-        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in ("encoder", "cache", "progress")}
+        settings = {name: getattr(self, name) for name in self._saved_settings()}
         settings["branches"] = [list(branch) for branch in self._branches()]
         config = {
             "format": MODEL_FORMAT,
@@ -387,7 +387,14 @@ class Pradot(BaseEstimator):
         folder = Path(folder)
         config, tensors = _read_model(folder)
         made_with, settings = config["encoder"], dict(config["settings"])
-        settings["branches"] = branches = tuple(Branch(*branch) for branch in settings["branches"])
+        # A setting such as `cache` would make scoring write where the file says.
+        if unknown := sorted(settings.keys() - cls._saved_settings()):
+            raise _damaged(folder, f"it has settings that no model has: {', '.join(unknown)}")
+        try:
+            settings["branches"] = branches = tuple(Branch(*branch) for branch in settings["branches"])
+            is_joined = settings["embedding"] != "scale"
+        except (KeyError, TypeError) as error:
+            raise _damaged(folder, error) from error
         if encoder is None:
             if ":" in made_with["name"] or made_with["weights_source"].startswith(("file", "made by")):
                 raise PradotError(
@@ -395,7 +402,6 @@ class Pradot(BaseEstimator):
                     "give that encoder (--encoder, --weights)"
                 )
             encoder = Encoder(made_with["name"], scales=made_with["scales"], image_size=made_with["image_size"], device=device)
-        is_joined = settings["embedding"] != "scale"
         _check_encoder(encoder, made_with, tensors, made_with["scales"] if is_joined else {b.scale for b in branches}, folder)
         self = cls(encoder, **settings)
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
@@ -410,6 +416,11 @@ class Pradot(BaseEstimator):
             if self.spread_power:
                 self.spreads_[branch] = tensors[f"spread.{number}"].to(encoder.device)
         return self
+
+    @classmethod
+    def _saved_settings(cls):
+        """Names of the settings that a saved model has: without those of the place where it is used."""
+        return [name for name in cls._get_param_names() if name not in ("encoder", "cache", "progress")]
 
     def _encoder(self):
         if self.encoder is None:
@@ -574,7 +585,13 @@ def _read_config(folder):
         config = json.loads(text)
         if config["format"] != MODEL_FORMAT:
             raise PradotError(f"{path} has model format {config['format']}; this version reads {MODEL_FORMAT}: fit it again")
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        encoder, settings = config["encoder"], config["settings"]
+        kinds = {"name": str, "weights_source": str, "weights_sha256": str, "scales": list, "image_size": int}
+        if not isinstance(settings, dict) or not all(isinstance(encoder[name], kind) for name, kind in kinds.items()):
+            raise TypeError("settings or encoder are of another kind than `save` writes")
+    except PradotError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(folder, error) from error
     return config, text
 
@@ -592,7 +609,9 @@ def _read_model(folder):
 
 
 def _damaged(folder, error):
-    return PradotError(f"the model in {folder} is damaged ({type(error).__name__}: {error}): fit it again")
+    """The error to raise; `error` is an exception or says what is wrong."""
+    why = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return PradotError(f"the model in {folder} is damaged ({why}): fit it again")
 
 
 def _check_encoder(encoder, made_with, tensors, scales, folder):

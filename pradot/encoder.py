@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import math
 import os
+import pickle
 import re
 import warnings
 from contextlib import closing
@@ -31,6 +32,7 @@ from pradot.errors import PradotError, is_out_of_memory
 from pradot.files import alone, replacing
 from pradot.images import READING, list_images, load_batches, read_image
 from pradot.memory import KEEP_GB, room
+from pradot.network import HUB_SWITCH, forbidden
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
@@ -342,8 +344,15 @@ def canonical_name(name):
     return f"{architecture}.{config.tag}" if config is not None and config.tag else name
 
 
-def weights_available(name):
+def weights_available(name, ask=True):
     """Tell whether the weights of a timm backbone are at hand or can be downloaded, and how, without downloading them.
+
+    Parameters
+    ----------
+    name : str
+        As for `Encoder`.
+    ask : bool
+        Whether to ask the hub, by the network where it is not forbidden (`pradot.network`), for weights that are not at hand.
 
     Returns
     -------
@@ -358,6 +367,9 @@ def weights_available(name):
         return False, "timm names no download for it"
     if _downloaded(hub_id):
         return True, "downloaded before"
+    reason = forbidden(HUB_SWITCH)
+    if reason or not ask:
+        return False, reason or "not downloaded before; the first run with it downloads them"
     try:
         # One request that fails at once without a network, where the download itself would try for a minute.
         huggingface_hub.HfApi().model_info(hub_id, timeout=10)
@@ -503,13 +515,20 @@ def _read_weights(path):
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # on the kind of the pickle, when it is refused for what is in it
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own words advise to run what the file holds
+        raise PradotError(
+            f"{path} is not a readable file of weights: it is damaged, or holds more than tensors, such as code to be run on "
+            "loading, which is never run. Give a state dict of tensors alone, best as safetensors"
+        ) from error
     except Exception as error:  # unpickling and safetensors raise many kinds
         raise PradotError(
-            f"{path} is not a readable file of weights (safetensors or PyTorch state dict): {error or type(error).__name__}"
+            f"{path} is not a readable file of weights (safetensors or PyTorch state dict): {_first_line(error)}"
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    state = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    state = state.items() if isinstance(state, dict) else ()
+    state = {key: value for key, value in state if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if not state:
         raise PradotError(f"{path} holds no tensors by name; expected a PyTorch state dict")
     return state

@@ -12,3 +12,8 @@ def is_out_of_memory(error):
     """Tell whether an exception says that memory ran out: Python's, NumPy's, or torch's of the CPU or a GPU."""
     said = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(part in str(error) for part in said))
+
+
+def printable(text):
+    """Text that any terminal shows as one line: control characters, and what of a file's name is no UTF-8, as escapes."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text))

@@ -274,7 +274,8 @@ def cluster(tmp_path):
     dask = [sys.executable, "-m", "dask"]
     place = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
     processes = [subprocess.Popen([*dask, "scheduler", *place], **options)]
-    worker = ["worker", "--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path)]
+    worker = ["worker", "--host", "127.0.0.1", "--no-nanny", "--nthreads", "1", "--no-dashboard"]
+    worker += ["--local-directory", str(tmp_path)]
     processes += [subprocess.Popen([*dask, *worker, "--scheduler-file", str(file)], **options) for _ in range(2)]
     try:
         wait_for(file.exists)

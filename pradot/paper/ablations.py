@@ -217,7 +217,12 @@ def write_ablation(result, out):
     if rows.empty:
         raise PradotError(f"no row of the ablation {ablation.name} has numbers: {'; '.join(result.reasons.values())}")
     dataset, encoders = rows["dataset"].iloc[0], sorted(set(rows["encoder"]))
-    name = [dataset, f"ablation_{ablation.name}", slug(ablation.base.label), *map(slug, encoders if len(encoders) == 1 else [])]
+    name = [
+        slug(dataset),
+        f"ablation_{ablation.name}",
+        slug(ablation.base.label),
+        *map(slug, encoders if len(encoders) == 1 else []),
+    ]
     # The base stands for all: the rows' labels are in the table.
     of_base = rows.assign(record=rows["record"].map(lambda record: {**record, "label": ablation.base.label}))
     caption = (

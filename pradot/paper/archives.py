@@ -18,8 +18,9 @@ from typing import NamedTuple
 import pooch
 import requests
 
-from pradot.errors import PradotError
+from pradot.errors import PradotError, printable
 from pradot.images import describe_folder, visible
+from pradot.network import check_allowed
 from pradot.paper.datasets import DATASETS, DOWNLOADED, data_folder, find_datasets
 from pradot.progress import progress_bar
 
@@ -28,6 +29,7 @@ WAIT = 1.0  # seconds before the second one; each further one waits as much long
 TIMEOUT = 60  # seconds without an answer
 BLOCK = 1 << 16  # bytes at a time; of the last one before a cut nothing is kept
 MAX_FILES = 200_000  # in an archive; the largest data set has 13,000
+MAX_HEADER = 1_000_000  # bytes of a tar header's additions (long names); they are read into memory
 MAX_RATIO, MAX_EXTRA = 20, 100_000_000  # unpacked bytes: ratio * archive's bytes + extra; images hardly shrink when packed
 
 
@@ -135,6 +137,8 @@ def get(dataset: str, root: str | Path | None = None, *, accept_licence: bool = 
         pooch.retrieve(
             source.address, f"sha256:{source.sha256}", source.file, folder, downloader=_Resuming(part, dataset, progress)
         )
+    except PradotError:  # refused
+        raise
     except requests.RequestException as error:
         n_kept = part.stat().st_size if part.exists() else 0
         kept = f"; {n_kept / 1e6:.1f} MB are kept and the same command goes on from there" if n_kept else ""
@@ -226,7 +230,7 @@ def unpack(archive: Path, folder: Path, progress: bool = False) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise PradotError("this Python cannot unpack tar files safely: update it (3.11.4 or later)")
     try:
-        if tarfile.is_tarfile(archive):
+        if _is_tar(archive):
             _unpack_tar(archive, folder, progress)
         elif zipfile.is_zipfile(archive):
             _unpack_zip(archive, folder, progress)
@@ -243,16 +247,38 @@ def unpack(archive: Path, folder: Path, progress: bool = False) -> None:
 
 
 class _Member(tarfile.TarInfo):
-    """A header that cannot be read is damage; `tarfile` takes it for the end, as if nothing were missing."""
+    """A header that cannot be read is damage; `tarfile` takes it for the end, as if nothing were missing.
+
+    Neither is one whose size would turn the reader back or fill the memory.
+    """
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):
         try:
-            return super().frombuf(buf, encoding, errors)
+            member = super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:  # zeros: the end indeed
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"damaged or cut: {error}") from error
+        if member.size < 0 or (member.type in _ADDITIONS and member.size > MAX_HEADER):
+            raise tarfile.FilterError(f"a header of {member.size} bytes")
+        return member
+
+
+_ADDITIONS = {
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+}
+"""Types of tar headers that say more of the next one."""
+
+
+def _is_tar(archive: Path) -> bool:
+    """As `tarfile.is_tarfile`, which would read a first header of any size."""
+    try:
+        with tarfile.open(archive, tarinfo=_Member):
+            return True
+    except tarfile.ReadError:
+        return False
 
 
 def _unpack_tar(archive: Path, folder: Path, progress: bool) -> None:
@@ -263,11 +289,11 @@ def _unpack_tar(archive: Path, folder: Path, progress: bool) -> None:
         _bytes_bar(archive.stat().st_size, f"unpacking {archive.name}", progress) as bar,
     ):
         for member in tar:
-            budget.allow(member.name, member.size, member.isreg() or member.isdir())
+            budget.allow_member(member.name, member.size, member.isdir(), member.isreg() or member.isdir())
             tar.extract(member, folder, filter="data")
             bar.update(packed.tell() - bar.n)
-        while tar.fileobj.read(1 << 20):  # up to the end, where the checksums of a compressed file are
-            pass
+        while block := tar.fileobj.read(1 << 20):  # up to the end, where the checksums of a compressed file are
+            budget.allow(len(block))
 
 
 def _unpack_zip(archive: Path, folder: Path, progress: bool) -> None:
@@ -279,7 +305,8 @@ def _unpack_zip(archive: Path, folder: Path, progress: bool) -> None:
                 if member.flag_bits & 1:
                     raise PradotError(f"{archive} is encrypted: unpack it yourself.")
                 kind = stat.S_IFMT(member.external_attr >> 16)
-                budget.allow(member.filename, member.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+                is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+                budget.allow_member(member.filename, member.file_size, member.is_dir(), is_plain)
                 packed.extract(member, folder)  # at most file_size bytes are read
                 bar.update(member.compress_size)
 
@@ -288,27 +315,36 @@ class _Budget:
     """What an archive may still unpack."""
 
     def __init__(self, archive: Path, folder: Path):
-        self.archive = archive
+        self.archive, self.folder = archive, folder
         self.n_files = MAX_FILES
         self.n_bytes = self.limit = MAX_RATIO * archive.stat().st_size + MAX_EXTRA
         self.free = shutil.disk_usage(folder).free
 
-    def allow(self, name: str, size: int, is_plain: bool) -> None:
+    def allow_member(self, name: str, size: int, is_folder: bool, is_plain: bool) -> None:
         path = PurePosixPath(name.replace("\\", "/"))
-        problem = None
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0:1]:
-            problem = f"{name!r} leads outside the folder"
-        elif not is_plain:
-            problem = f"{name!r} is a link or a device"
-        self.n_files, self.n_bytes, self.free = self.n_files - 1, self.n_bytes - size, self.free - size
+        self.n_files -= 1
+        if path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts):  # C:x is a drive, x:y a stream
+            self._refuse(f"{name!r} leads outside the folder")
+        if not is_plain:
+            self._refuse(f"{name!r} is a link or a device")
+        if size < 0:  # as a tar header may say in words
+            self._refuse(f"{name!r} is of {size} bytes")
         if self.n_files < 0:
-            problem = f"it holds more than {MAX_FILES} files"
+            self._refuse(f"it holds more than {MAX_FILES} files")
+        # By asking the disk: what a name is equal to depends on its file system.
+        if not is_folder and os.path.lexists(self.folder / path):
+            self._refuse(f"{name!r} is in it twice (on some disks a and A are one name)")
+        self.allow(size)
+
+    def allow(self, size: int) -> None:
+        self.n_bytes, self.free = self.n_bytes - size, self.free - size
         if self.n_bytes < 0:
-            problem = f"it unpacks to more than {self.limit / 1e6:.0f} MB, far more than images packed in such a file"
-        if problem is not None:
-            raise PradotError(f"{self.archive} is not safe to unpack: {problem}.")
+            self._refuse(f"it unpacks to more than {self.limit / 1e6:.0f} MB, far more than images packed in such a file")
         if self.free < 0:
             raise PradotError(f"{self.archive} needs more than the disk has free: make room, or name another folder (--root).")
+
+    def _refuse(self, problem: str):
+        raise PradotError(f"{self.archive} is not safe to unpack: {printable(problem)}.")
 
 
 class _Resuming:
@@ -318,6 +354,7 @@ class _Resuming:
         self.part, self.title, self.progress = part, title, progress
 
     def __call__(self, url: str, output_file: str, _) -> None:
+        check_allowed(f"downloading {url}")
         n_failed, last = 0, -1
         while True:
             try:

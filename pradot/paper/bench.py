@@ -21,6 +21,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from pradot.encoder import PAPER_ENCODER, default_encoder, make_encoder
 from pradot.errors import PradotError, is_out_of_memory
+from pradot.names import shown
+from pradot.network import check_allowed, is_this_machine
 from pradot.paper.datasets import list_categories
 from pradot.paper.presets import Preset
 from pradot.paper.runs import find_record, identify, run, summary
@@ -131,7 +133,8 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=Fa
         Processes at once on this machine; the threads of torch are divided among them. 1: in this process.
     scheduler : str, optional
         Address of a running Dask scheduler, such as ``tcp://10.0.0.1:8786``; its workers do the jobs. They must see `out`, the
-        data, the weights and `cache` under the same paths.
+        data, the weights and `cache` under the same paths. Scheduler and workers can run code in this process and it in theirs:
+        they must be one's own. Without an address nothing of Dask is started or listened to.
     cache : str or Path, optional
         Folder of computed features, see `Encoder.features`; without one each job computes its own.
     progress : bool
@@ -145,7 +148,8 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=Fa
     Raises
     ------
     PradotError
-        No scheduler answers, or it went away. What is finished stays.
+        No scheduler answers, or it went away; or it is on another machine and the network is forbidden (`pradot.network`).
+        What is finished stays.
     """
     jobs = list(dict.fromkeys(jobs))
     out = Path(out).absolute()
@@ -166,7 +170,7 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=Fa
                 outcomes[outcome.job] = outcome
                 if progress:
                     said = summary(find_record(outcome.path)) if outcome.error is None else f"FAILED: {outcome.error}"
-                    tqdm.tqdm.write(f"{outcome.job}: {said}")
+                    tqdm.tqdm.write(shown(f"{outcome.job}: {said}"))
                 bar.update()
     return [outcomes[job] for job in jobs]
 
@@ -268,6 +272,8 @@ def _on_cluster(do, jobs, address):
         from distributed import CancelledError, Client, as_completed
     except ImportError as error:
         raise PradotError("--scheduler needs Dask distributed: pip install 'pradot[cluster]'") from error
+    if not is_this_machine(address):
+        check_allowed(f"connecting to the Dask scheduler {address}")
     try:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:

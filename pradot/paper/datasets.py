@@ -283,7 +283,10 @@ def find_categories(dataset: str, root: str | Path | None = None) -> dict[str, P
     spec = _spec(dataset)
     root = find_root(dataset, root)
     if dataset == "folder":
-        return {root.stem if root.is_file() else root.name: root}
+        name = root.stem if root.is_file() else root.name
+        if name in ("", ".", ".."):  # records and models lie in folders of this name
+            raise PradotError(f"{root} gives its category the name {name!r}, which no folder can have: rename it.")
+        return {name: root}
     if dataset == "drawn":
         # `draw` keeps a current set and replaces an outdated one
         return {CATEGORY: root if root.name == CATEGORY and is_mvtec_ad(root) else draw(root) / CATEGORY}

@@ -5,7 +5,8 @@ the layout expected, and nothing is left out in silence.
 """
 
 import csv
-from pathlib import Path
+import os
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from pradot.errors import PradotError
@@ -173,7 +174,7 @@ def _listed_images(file: Path) -> list[Path]:
             f"{file} is no text file that lists images ({error}): give a folder, or a list.{FOLDER_LAYOUT}"
         ) from error
     named = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
-    images = [file.parent / Path(name).expanduser() for _, name in named]
+    images = [file.parent / os.path.expanduser(name) for _, name in named]
     missing = [f"line {number}: {name}" for (number, name), path in zip(named, images, strict=True) if not path.is_file()]
     if missing:
         raise PradotError(
@@ -185,6 +186,14 @@ def _listed_images(file: Path) -> list[Path]:
     if len(set(images)) < len(images):
         raise PradotError(f"{file} lists {len(images) - len(set(images))} images twice: list each one once.")
     return images
+
+
+def _inside(name: str) -> str:
+    """A path as a file of a data set may name it: of that data set."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{name} leads outside the data set")
+    return name
 
 
 def _visa_archive(folder: Path) -> Images:
@@ -201,9 +210,9 @@ def _visa_archive(folder: Path) -> Images:
         found = {"train": [], "test": []}
         for row in rows:
             defect = {"normal": "good", "anomaly": "bad"}[row["label"]]
-            masks = (folder.parent / row["mask"],) if defect == "bad" and row["mask"] else ()
+            masks = (folder.parent / _inside(row["mask"]),) if defect == "bad" and row["mask"] else ()
             found[row["split"]].append(Sample(folder.parent / row["image"], defect, masks))
-    except (KeyError, csv.Error, UnicodeDecodeError) as error:
+    except (KeyError, csv.Error, ValueError) as error:
         raise PradotError(
             f"{split} is no split of VisA ({type(error).__name__}: {error}): expected the columns object, split (train or "
             "test), label (normal or anomaly), image and mask. Copy it from the archive again."

@@ -13,7 +13,7 @@ from papermill.exceptions import PapermillExecutionError
 
 import pradot
 from pradot.encoder import cache_folder, default_encoder
-from pradot.errors import PradotError
+from pradot.errors import PradotError, printable
 from pradot.paper.committed import keep_outputs
 from pradot.paper.datasets import find_root, list_categories, load_category
 from pradot.paper.runs import device_name, versions
@@ -144,7 +144,8 @@ def run_notebooks(names=(), parameters=None, out=None, keep=False):
     unknown = set(parameters) - set().union(*known.values())
     if unknown:
         choice = ", ".join(sorted(set().union(*known.values())))
-        raise PradotError(f"unknown notebook parameter {', '.join(sorted(unknown))}; these notebooks know {choice}")
+        named = printable(", ".join(sorted(unknown)))
+        raise PradotError(f"unknown notebook parameter {named}; these notebooks know {choice}")
     parameters = {name: _from_here(name, value) for name, value in parameters.items()}
     os.environ["PRADOT_CACHE"] = str(cache_folder().absolute())
     if os.environ.get("PRADOT_DATA"):

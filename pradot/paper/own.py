@@ -10,6 +10,7 @@ from matplotlib import image as picture
 
 from pradot.detector import image_score
 from pradot.files import replacing
+from pradot.names import file_cell
 from pradot.paper.notebooks import open_category, project_root
 
 
@@ -70,7 +71,7 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["file", "anomaly_score"] + ["is_anomalous"] * (threshold is not None))
     for path, score in zip(paths, scores, strict=True):
-        writer.writerow([path.name, f"{score:.6f}"] + ([] if threshold is None else [int(score > threshold)]))
+        writer.writerow([file_cell(path.name), f"{score:.6f}"] + ([] if threshold is None else [int(score > threshold)]))
     with replacing(out / "scores.csv") as temporary:
-        Path(temporary).write_text(table.getvalue())
+        Path(temporary).write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")  # names as they are on disk
     return low, high

@@ -33,11 +33,12 @@ from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
 
 RECORD_FORMAT = 1
-RECORD_KEYS = (
-    *("format", "label", "dataset", "category", "settings", "evaluation_size", "encoder", "seed"),
-    *("metrics", "by_defect", "image_shapes", "branches", "versions", "created"),
-)
-"""What tables need of a record: what has not all of it is none."""
+RECORD_KEYS = {
+    **{"format": int, "label": str, "dataset": str, "category": str, "settings": dict, "evaluation_size": int | None},
+    **{"encoder": dict, "seed": int, "metrics": dict, "by_defect": dict, "image_shapes": dict, "branches": list},
+    **{"versions": dict, "created": str},
+}
+"""What tables need of a record, and its kind: what has not all of it is none."""
 
 ADDED = {"embedding": "scale", "spread_power": 0.0, "smoothing": 0.0, "top_part": 0.0, "storage": "float32"}
 """Settings that records did not have at first, and what they were then."""
@@ -250,7 +251,9 @@ def read_record(path):
     try:
         record = json.loads(Path(path).read_text())
         missing = [key for key in RECORD_KEYS if key not in record]
-    except (OSError, ValueError, TypeError) as error:
+        if not missing:
+            _check_kinds(record)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PradotError(
             f"{path} is not a whole run record ({type(error).__name__}: {error}): delete it and run again"
         ) from error
@@ -262,6 +265,18 @@ def read_record(path):
     if record["format"] != RECORD_FORMAT:
         raise PradotError(f"{path} is a record of format {record['format']}; this version reads {RECORD_FORMAT}: run it again")
     return record
+
+
+def _check_kinds(record):
+    """Raise what says where a value is of another kind than records have."""
+    values = [(key, record[key], kind) for key, kind in RECORD_KEYS.items()]
+    names = ("name", "weights_source", "weights_sha256")
+    values += [(f"the encoder's {name}", record["encoder"][name], str) for name in names]
+    metrics = [record["metrics"], *record["by_defect"].values()]
+    values += [(name, value, float | int | None) for each in metrics for name, value in each.items()]
+    for name, value, kind in values:
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is {str(value)[:40]!r}")
 
 
 def read_records(folder):
@@ -318,8 +333,8 @@ def summary(record):
 
 
 def slug(text):
-    """A name that any file system takes: ``paper, shortened`` becomes ``paper_shortened``."""
-    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
+    """A name that any file system takes, of at most 64 signs: ``paper, shortened`` becomes ``paper_shortened``."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")[:64]
 
 
 def versions():

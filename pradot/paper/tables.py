@@ -11,6 +11,7 @@ import pandas as pd
 
 from pradot.errors import PradotError
 from pradot.files import replacing
+from pradot.names import inert
 from pradot.paper.datasets import DATASETS, DOWNLOADED
 from pradot.paper.peers import CAPTION as PEERS_CAPTION
 from pradot.paper.peers import TITLES as PEERS_TITLES
@@ -76,13 +77,15 @@ def collect(runs):
 
 
 def as_rows(records):
-    """Records as `collect` gives them."""
+    """Records as `collect` gives them; names as they can be shown anywhere, see `pradot.names.inert`."""
     return pd.DataFrame(
         {
-            **{key: record[key] for key in ("dataset", "category", "label", "seed", "settings")},
-            "encoder": record["encoder"]["name"],
-            "weights": record["encoder"]["weights_sha256"],
-            **record["metrics"],
+            **dict.fromkeys(columns_of(record["dataset"])),  # of a metric that it lacks
+            **record["metrics"],  # before the others: none of them takes another's place
+            **{key: inert(record[key]) for key in ("dataset", "category", "label")},
+            **{key: record[key] for key in ("seed", "settings")},
+            "encoder": inert(record["encoder"]["name"]),
+            "weights": inert(record["encoder"]["weights_sha256"]),
             "record": record,
         }
         for record in records
@@ -109,9 +112,9 @@ def benchmarks(runs):
     others = rows["record"].map(lambda record: bool(record.get("variant")) or "method" in record["settings"])
     groups = rows[~others].groupby(["dataset", "label", "encoder", "weights"], sort=True)
     for (dataset, label, encoder, weights), rows in groups:
-        name = f"{dataset}-{slug(label)}-{slug(encoder)}"
+        name = f"{slug(dataset)}-{slug(label)}-{slug(encoder)}"
         if name in chosen:  # the same names with other weights
-            name = f"{name}-{weights[:8]}"
+            name = f"{name}-{slug(weights[:8])}"
         chosen[name] = _newest(rows)
     return chosen
 
@@ -169,7 +172,7 @@ def defect_table(rows):
     found = [
         {
             "category": row["category"],
-            "defect": defect,
+            "defect": inert(defect),
             **{title: values[metric] for metric, title in columns.items() if metric in values},
         }
         for _, row in rows.iterrows()
@@ -197,7 +200,7 @@ def conditions(rows):
         f"seed {', '.join(str(seed) for seed in sorted(set(rows['seed'])))}",
         ", ".join(versions),
     ]
-    return "; ".join(parts) + "."
+    return inert("; ".join(parts) + ".")
 
 
 def _steps(records):
@@ -235,13 +238,14 @@ def write_tables(runs, out):
         tables[f"{name}-by_defect"] = defect_table(rows)
         write_table(out / f"{name}-by_defect", tables[f"{name}-by_defect"], caption)
     for dataset, [block] in blocks.items():
-        tables[f"{dataset}-peers"] = block[0]
-        write_table(out / f"{dataset}-peers", *block)
+        stem = slug(dataset)
+        tables[f"{stem}-peers"] = block[0]
+        write_table(out / f"{stem}-peers", *block)
         for metric, title in PEERS_TITLES.items():
             table = peers_by_category(dataset, metric).reindex([*CATEGORIES.get(dataset, ()), "mean"])
             table.index.name = "category"
-            tables[f"{dataset}-peers-{metric}"] = table
-            write_table(out / f"{dataset}-peers-{metric}", table, f"{dataset}, {title}: {PEERS_CAPTION}")
+            tables[f"{stem}-peers-{metric}"] = table
+            write_table(out / f"{stem}-peers-{metric}", table, f"{dataset}, {title}: {PEERS_CAPTION}")
     return {name: table for name, table in tables.items() if table.size}
 
 
