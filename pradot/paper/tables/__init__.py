@@ -1,6 +1,9 @@
 """Tables from run records: this run, the paper's number, their difference, as CSV, Markdown and LaTeX.
 
 Nothing is computed again here. Numbers in the tables are percent.
+
+`records` has run records as rows, `columns` the metrics of each data set and the paper's numbers (`PUBLISHED_AS`: where the
+paper's number of a name is another metric than ours of that name), `benchmark` the tables, `text` how they are written.
 """
 
 from pradot.paper.tables.benchmark import benchmark_table, defect_table, write_tables
