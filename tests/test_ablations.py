@@ -12,8 +12,8 @@ from small_data import write_category, write_encoder
 from pradot import PradotError
 from pradot.cli import main
 from pradot.detector import Branch
-from pradot.encoder import OFFLINE_ENCODER
-from pradot.paper import ablations, figures
+from pradot.encoder import OFFLINE_ENCODER, canonical_name
+from pradot.paper import figures
 from pradot.paper.ablations import (
     ABLATIONS,
     ENCODERS,
@@ -28,6 +28,8 @@ from pradot.paper.bench import list_ablation_jobs
 from pradot.paper.presets import PRESETS, RIVALS, get_preset
 from pradot.paper.runs import read_record
 from pradot.paper.tables import DASH, benchmarks, formatted
+
+WEIGHTS_AVAILABLE = "pradot.paper.ablations.results.weights_available"
 
 # What may differ from the base, by ablation.
 CHANGED = {
@@ -216,7 +218,7 @@ def test_several_seeds_and_categories_have_a_mean_and_a_spread(data, base, setti
 
 
 def test_a_row_without_weights_is_a_dash_with_its_reason(data, base, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablations, "weights_available", lambda name: (name == OFFLINE_ENCODER, "no download: no network"))
+    monkeypatch.setattr(WEIGHTS_AVAILABLE, lambda name: (name == OFFLINE_ENCODER, "no download: no network"))
     result = run_ablation(get_ablation("encoder", base), "mvtec_ad", data, **settings)
     table = ablation_table(result)
     assert list(table.index[table["image AUROC", "this run"].notna()]) == list(result.outcomes) == [OFFLINE_ENCODER]
@@ -231,7 +233,7 @@ def test_a_row_without_weights_is_a_dash_with_its_reason(data, base, settings, t
 
 
 def test_nothing_to_write_is_an_error(data, base, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablations, "weights_available", lambda name: (False, "no network"))
+    monkeypatch.setattr(WEIGHTS_AVAILABLE, lambda name: (False, "no network"))
     result = run_ablation(get_ablation("encoder", base), "mvtec_ad", data, **settings)
     assert ablation_table(result).isna().all(axis=None)
     with pytest.raises(PradotError, match=r"no row of the ablation encoder has numbers: .*resnet18"):
@@ -256,7 +258,7 @@ def test_command_line_prints_and_writes_the_table(data, settings, tmp_path, caps
     small = replace(PRESETS["fast"], n_prototypes=1, image_size=48)
     monkeypatch.setitem(PRESETS, "fast", small)
     monkeypatch.setenv("PRADOT_CACHE", str(settings["cache"]))
-    monkeypatch.setattr(ablations, "weights_available", lambda name: (name == OFFLINE_ENCODER, "no download: no network"))
+    monkeypatch.setattr(WEIGHTS_AVAILABLE, lambda name: (name == OFFLINE_ENCODER, "no download: no network"))
     common = ["bench", "--dataset", "mvtec_ad", "--root", str(data), "--category", "part", "--preset", "fast"]
     common += ["--encoder", settings["encoder"], "--max-steps", "1", "--batch-size", "2", "--out", str(tmp_path)]
     assert main([*common, "--ablation", "positions"]) == 0
@@ -275,4 +277,4 @@ def test_an_unknown_ablation_is_an_error():
 
 
 def test_names_of_encoders_are_timms():
-    assert all(ablations.canonical_name(name) == name for name in ENCODERS)
+    assert all(canonical_name(name) == name for name in ENCODERS)

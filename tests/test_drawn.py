@@ -6,6 +6,10 @@ from scipy.ndimage import binary_dilation
 from pradot.errors import PradotError
 from pradot.paper import drawn
 from pradot.paper.drawn import LOGICAL, STRUCTURAL, draw, draw_scene
+from pradot.paper.drawn.canvas import Canvas
+from pradot.paper.drawn.light import shade
+from pradot.paper.drawn.parts import CONTENTS
+from pradot.paper.drawn.tray import PITCH, Pose, Tray, place_part
 
 DEFECTS = (*STRUCTURAL, *LOGICAL)
 FEW = dict(n_train=3, n_good=2, n_per_defect=1, size=64)
@@ -141,13 +145,13 @@ def test_the_mask_is_where_the_picture_differs(defect, seed):
 
 def test_parts_look_the_same_in_any_compartment():
     """The same contents in two compartments give the same light, so that exchanged parts cannot be told by their look."""
-    canvas = drawn._Canvas(256)
-    tray, pose = drawn._Tray(0.0, 0.0, 0.0), drawn._Pose(0.7, -1.1, 0.4, (0.01, 0.02), 1.0, 5)
-    for item in drawn._CONTENTS[0]:
+    canvas = Canvas(256)
+    tray, pose = Tray(0.0, 0.0, 0.0), Pose(0.7, -1.1, 0.4, (0.01, 0.02), 1.0, 5)
+    for item in CONTENTS[0]:
         for cell in range(4):
-            drawn._place(canvas, tray, cell, item, pose)
-    light = drawn._shade(canvas)
-    step = int(drawn._PITCH)
+            place_part(canvas, tray, cell, item, pose)
+    light = shade(canvas)
+    step = int(PITCH)
     first = light[20 : 20 + 90, 20 : 20 + 90]
     assert first.std() > 0.05
     for down, right in [(0, step), (step, 0), (step, step)]:

@@ -11,7 +11,7 @@ from pradot.paper import figures
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "project_root", lambda: tmp_path)
+    monkeypatch.setattr("pradot.paper.figures.style.project_root", lambda: tmp_path)
     return tmp_path / "figures"
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import inspect
 import io
 import json
 import re
@@ -14,6 +15,7 @@ import pytest
 from notebook_rules import MAX_BYTES, main, problems
 from PIL import Image
 
+from pradot.errors import PradotError
 from pradot.paper import committed
 from pradot.paper.committed import keep_outputs, stamp, tidy
 from pradot.paper.figures import MAX_BYTES as MAX_FIGURE_BYTES
@@ -51,6 +53,27 @@ def test_code_of_notebook_compiles(path):
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
         if cell.cell_type == "code" and not cell.source.startswith(("%", "!")):
             compile(cell.source, f"{path.stem}, cell {number}", "exec")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_takes_from_the_package_is_there_and_called_as_it_can_be(path):
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    nodes = list(ast.walk(ast.parse("\n".join(cells))))
+    taken = {}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "pradot":
+            exec(ast.unparse(node), taken)
+    assert taken
+    of_modules = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    taken |= {
+        ast.unparse(node): getattr(taken[node.value.id], node.attr)
+        for node in of_modules
+        if inspect.ismodule(taken.get(node.value.id))
+    }
+    for call in nodes:
+        if isinstance(call, ast.Call) and callable(function := taken.get(ast.unparse(call.func))):
+            if function is not PradotError and not any(isinstance(argument, ast.Starred) for argument in call.args):
+                inspect.signature(function).bind_partial(*call.args, **{key.arg: key for key in call.keywords if key.arg})
 
 
 def test_the_conditions_of_a_notebook_name_the_grids(tiny_encoder, capsys):

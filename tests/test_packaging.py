@@ -1,5 +1,6 @@
 """What describes the project to pip, conda, GitHub and readers says the same everywhere."""
 
+import ast
 import importlib.metadata
 import re
 import shutil
@@ -17,7 +18,8 @@ from packaging.utils import canonicalize_name
 import pradot
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -114,6 +116,28 @@ def test_the_pythons_are_the_same_everywhere():
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     assert tuple(workflow["jobs"]["checks"]["strategy"]["matrix"]["python"]) == PYTHONS
     assert f"{' | '.join(PYTHONS)})" in (ROOT / "Makefile").read_text()
+
+
+def test_every_folder_of_the_package_is_packed():
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "pradot").rglob("*.py")}
+    assert sorted(PYPROJECT["tool"]["setuptools"]["packages"]) == sorted(".".join(folder.parts) for folder in folders)
+
+
+def test_the_method_imports_nothing_of_the_companion():
+    lower = [path for path in sorted((ROOT / "pradot").glob("*.py")) if path.name != "cli.py"]  # a face over both
+    assert len(lower) > 15
+    upward = []
+    for path in lower:
+        for node in ast.walk(ast.parse(path.read_text())):  # those within functions too
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                module = ".".join(filter(None, ["pradot" if node.level else "", node.module]))
+                names = [f"{module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            upward += [f"{path.name}: {name}" for name in names if f"{name}.".startswith("pradot.paper.")]
+    assert upward == []
 
 
 def committed_files():

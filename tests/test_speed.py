@@ -8,21 +8,21 @@ import pytest
 from small_data import write_category, write_encoder
 
 from pradot.cli import main
-from pradot.paper import speed
 from pradot.paper.presets import get_preset
+from pradot.paper.speed import measurement
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """The same measurement with few channels, images and prototypes; gives the command's words."""
-    monkeypatch.setattr(speed, "GRIDS", {14: (3, 10), 28: (2, 6)})
-    monkeypatch.setattr(speed, "N_IMAGES", 8)
-    for settings in (speed.PAPER, speed.FAST):
+    monkeypatch.setattr(measurement, "GRIDS", {14: (3, 10), 28: (2, 6)})
+    monkeypatch.setattr(measurement, "N_IMAGES", 8)
+    for settings in (measurement.PAPER, measurement.FAST):
         monkeypatch.setitem(settings, "n_prototypes", 1)
         monkeypatch.setitem(settings, "batch_size", 8)
-    monkeypatch.setitem(speed.FAST, "tol", 0.3)
+    monkeypatch.setitem(measurement.FAST, "tol", 0.3)
     small_preset = lambda name: replace(get_preset(name), n_prototypes=1, max_steps=1, tol=1.0)  # noqa: E731
-    monkeypatch.setattr(speed, "get_preset", small_preset)
+    monkeypatch.setattr(measurement, "get_preset", small_preset)
     write_category(tmp_path / "data", "bottle", n_train=16)
     return ["speed", "--root", str(tmp_path / "data"), "--encoder", write_encoder(tmp_path), "--device", "cpu", "--quick"]
 
@@ -56,13 +56,13 @@ def test_one_run_writes_every_figure(small, tmp_path, capsys):
 
 
 def test_an_encoder_of_other_channels_is_refused(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(speed, "GRIDS", {14: (3, 1024), 28: (2, 512)})
+    monkeypatch.setattr(measurement, "GRIDS", {14: (3, 1024), 28: (2, 512)})
     assert main([*small, "--out", str(tmp_path / "speed.json")]) == 1
     assert "ratios compare only with those of ResNet-50" in capsys.readouterr().err
     assert not (tmp_path / "speed.json").exists()
 
 
 def test_too_few_images_are_refused(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(speed, "N_IMAGES", 9)
+    monkeypatch.setattr(measurement, "N_IMAGES", 9)
     assert main([*small, "--out", str(tmp_path / "speed.json")]) == 1
     assert "16 training images; 18 are needed" in capsys.readouterr().err

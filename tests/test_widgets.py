@@ -118,9 +118,9 @@ def test_times_are_taken_of_real_moves(alpha_explorer):
 
 @pytest.mark.parametrize("headless", [True, False])
 def test_without_a_reader_no_widget_is_shown(alpha_explorer, headless, monkeypatch, capsys):
-    monkeypatch.setattr("pradot.paper.widgets.is_headless", lambda: headless)
+    monkeypatch.setattr("pradot.paper.widgets.explorer.is_headless", lambda: headless)
     shown = []
-    monkeypatch.setattr("pradot.paper.widgets.display", shown.append)
+    monkeypatch.setattr("pradot.paper.widgets.explorer.display", shown.append)
     alpha_explorer.show()
     out = capsys.readouterr().out
     assert len(shown) == (0 if headless else 1)

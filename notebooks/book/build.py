@@ -125,9 +125,11 @@ def _within_book(link, root):
 
 
 def _module_lines(found, root):
-    """One line for each public module of a package."""
+    """One line for each public module of a package, and for each package in it that the page does not list by itself."""
     indent, package = found.groups()
-    stems = sorted(path.stem for path in (root / package).glob("*.py") if not path.stem.startswith("_"))
+    listed = {name for _, name in MODULES.findall(found.string)}
+    files = [*(root / package).glob("*.py"), *(path.parent for path in (root / package).glob("*/__init__.py"))]
+    stems = sorted(file.stem for file in files if not file.stem.startswith("_") and f"{package}/{file.stem}" not in listed)
     return "\n".join(f"{indent}{package.replace('/', '.')}.{stem}" for stem in stems)
 
 

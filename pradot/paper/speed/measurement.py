@@ -1,12 +1,7 @@
-"""How long things take: a training step by POT's solver, by the faithful and by the fast path, scoring, and a whole fit.
-
-All ratios come from one run. Sizes and channels are always those of ResNet-50 at 224 px (scale 3: 14 x 14 x 1,024; scale 2:
-28 x 28 x 512), 16 prototypes per position, 64 images a step, alpha 0.3, reg 0.01, unless a growth curve varies them.
-"""
+"""The measurement: a step by each solver, scoring, a fit, growth curves."""
 
 import cProfile
 import datetime
-import json
 import pstats
 import statistics
 import tempfile
@@ -14,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import timm
 import torch
 
@@ -22,7 +16,6 @@ from pradot.cost import CostScale, feature_cost
 from pradot.detector import Branch, Pradot
 from pradot.encoder import Encoder, make_encoder
 from pradot.errors import PradotError
-from pradot.files import replacing
 from pradot.paper.datasets import list_categories, load_category
 from pradot.paper.presets import get_preset
 from pradot.paper.runs import device_name, peak_memory_gb, reset_peak_memory, versions
@@ -89,7 +82,7 @@ def measure(root=None, *, encoder=None, weights=None, quick=False, device="cpu",
         bar.update()
         found["growth"] = _growth(features, quick, device)
         bar.update()
-        found["score"] = _score(backbone, learners, features, images)
+        found["score"] = _score(backbone, learners, images)
         bar.update()
         with tempfile.TemporaryDirectory() as folder:
             if images is None:
@@ -99,45 +92,6 @@ def measure(root=None, *, encoder=None, weights=None, quick=False, device="cpu",
             found["steps"] = _steps(images, quick, device)
             bar.update()
     return found
-
-
-def write(found, path):
-    """Write what `measure` found as JSON."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-
-
-def summary_table(found):
-    """What `measure` found beside the targets, as a DataFrame of text: what, measured, target."""
-    steps = {side: found[f"step_{side}"] for side in GRIDS}
-    rows = []
-    for side, step in steps.items():
-        size = f"step {side} x {side}"
-        n = step["pot_iterations_timed"]
-        how = "" if n == 100 else f" (100 iterations extrapolated from {n})"
-        rows += [
-            (f"{size}: POT's solver, s{how}", f"{step['pot_s']:.1f}", ""),
-            (f"{size}: faithful path, s", f"{step['faithful_s']:.2f}", ""),
-            (f"{size}: fast path, s ({step['fast_passes']:.2f} passes)", f"{step['fast_s']:.2f}", ""),
-            (f"{size}: the two float32 matrix products, s", f"{step['cost_product_s'] + step['barycentre_product_s']:.2f}", ""),
-            (f"{size}: POT / faithful", f"{step['pot_over_faithful']:.1f}", f">= {10 if side == 14 else 20}"),
-            (f"{size}: POT / fast", f"{step['pot_over_fast']:.0f}", f">= {30 if side == 14 else 100}"),
-            (f"{size}: fast / matrix products", f"{step['fast_over_matmul']:.2f}", "<= 1.0"),
-            (f"{size}: L1 between the plans of POT and faithful", f"{step['l1_between_plans']:.1e}", "< 1e-5"),
-            (
-                f"{size}: peak memory, fast (faithful), GB",
-                f"{step['fast_peak_gb']:.2f} ({step['faithful_peak_gb']:.2f})",
-                "<= 1.5",
-            ),
-        ]
-    rows.append(("one image scored by four branches / encoder alone", f"{found['score']['all_over_encoder']:.2f}", "<= 1.3"))
-    fit = found["fit"]
-    what = f"fit, preset fast, offline encoder, {fit['dataset']} {fit['category']} ({fit['n_images']} images), s"
-    rows.append((what, f"{fit['seconds']:.0f}", "<= 90 (bottle)"))
-    steps = found["steps"]
-    what = f"steps of fast to the held-out transport loss of the paper's training after {max(map(int, steps['paper']))}"
-    rows.append((what, "not reached" if steps["fast_steps_to_paper"] is None else str(steps["fast_steps_to_paper"]), ""))
-    return pd.DataFrame(rows, columns=["what", "measured", "target"])
 
 
 def _conditions(backbone, images, quick):
@@ -290,7 +244,7 @@ def _growth(features, quick, device):
     }
 
 
-def _score(backbone, learners, features, images):
+def _score(backbone, learners, images):
     """One image by four branches, from the image to its score, against the encoder alone."""
     image = (np.random.default_rng(0).random((512, 512, 3)) * 255).astype(np.uint8)
     if images is not None:

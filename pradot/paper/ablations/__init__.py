@@ -1,0 +1,43 @@
+"""Ablations as data: one question each, and the settings that answer it.
+
+An ablation changes one thing of a base preset. Its rows are presets again, so that each is run, recorded and found again like
+any other (`pradot.paper.runs.run`); its table reads the records.
+
+`ABLATIONS` has them by name, as functions of the name and the base preset, in the order of notebooks 09 and, for the last two,
+11. `ENCODERS` are the backbones compared, `RUNGS` the settings in which the preset ``best`` differs from others, in the order
+of the ladder. The questions are in `questions`, running them and their tables in `results`.
+"""
+
+from pradot.paper.ablations.questions import (
+    ABLATIONS,
+    ALPHAS,
+    EMAS,
+    ENCODERS,
+    N_PROTOTYPES,
+    REGS,
+    RUNGS,
+    SCALES,
+    Ablation,
+    Row,
+    get_ablation,
+)
+from pradot.paper.ablations.results import Result, ablation_table, missing_weights, run_ablation, write_ablation
+
+__all__ = [
+    "ABLATIONS",
+    "ALPHAS",
+    "EMAS",
+    "ENCODERS",
+    "N_PROTOTYPES",
+    "REGS",
+    "RUNGS",
+    "SCALES",
+    "Ablation",
+    "Result",
+    "Row",
+    "ablation_table",
+    "get_ablation",
+    "missing_weights",
+    "run_ablation",
+    "write_ablation",
+]
