@@ -242,10 +242,10 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
     if model is not None:
         detector.save(model)
         record["model_sha256"] = _hash_model(model)
-    path.unlink(missing_ok=True)  # of a run made again: never beside another's patch scores
     if branch_maps:
         with replacing(path.with_suffix(".safetensors")) as temporary:
             save_file({f"{b.scale} {b.alpha}": maps.contiguous() for b, maps in branch_maps.items()}, temporary)
+            path.unlink(missing_ok=True)  # of a run made again: a record never lies beside another's patch scores
     with replacing(path) as temporary:  # the record comes last: where it is, the run is whole
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
