@@ -217,12 +217,12 @@ def _repeat(options):
     found = repeat(options.record, **settings, progress=True, say=lambda line: print(line, flush=True))
     of_one_kind = found.table.index.str.contains(": ")
     shown = found.table[~of_one_kind | (found.table["verdict"] == "differs")]
-    formats = {"then": "{:.4f}", "now": "{:.4f}", "difference": "{:+.4f}"}
-    texts = {name: shown[name].map(formats[name].format) for name in formats}
+    texts = {name: shown[name].map("{:.4f}".format) for name in ("then", "now")}
+    texts["difference"] = shown["difference"].map(lambda value: f"{value:{'+.0e' if 0 < abs(value) < 5e-5 else '+.4f'}}")
     print(f"\n{shown.assign(**texts).to_markdown(disable_numparse=True)}\n")
     if of_one_kind.any():
         largest = found.table[of_one_kind]["difference"].abs().max()
-        print(f"metrics of single kinds of defects: {of_one_kind.sum()}, largest difference {largest:.4f} points")
+        print(f"metrics of single kinds of defects: {of_one_kind.sum()}, largest difference {largest:.1g} points")
     print(*found.lines, *([f"the repeat's record: {found.path}"] if found.path else []), sep="\n")
     meaning = {
         "equal": "the same numbers to the last bit",

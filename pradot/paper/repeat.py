@@ -18,7 +18,14 @@ from pradot.paper.recorded import all_metrics, check_data, encoder_of, find_data
 from pradot.paper.runs import identify, run
 
 TOLERANCE = 0.001
-"""How far a metric in [0, 1] may be from the recorded one where versions, processor, threads or device are others."""
+"""How far a metric in [0, 1] may be from the recorded one where versions, processor, threads or device are others.
+
+Chosen, with room above what was measured: on bottle of MVTec AD (512 px, preset fast, tf_efficientnet_lite0) two threads are
+less than 0.00005 points from one in all 8 metrics and in all 24 of single kinds of defects, and image scores of up to 0.42
+differ by at most 2e-8; with as many threads as then all bytes were the same. Other processors and GPUs were not measured. Where
+images are few a metric moves in larger steps: one exchanged pair of 20 normal and 63 anomalous images is 0.08 points of image
+AUROC.
+"""
 
 
 class Repeated(NamedTuple):
