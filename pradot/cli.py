@@ -19,7 +19,10 @@ from pradot.progress import progress_bar
 
 
 def main(arguments=None):
-    """Run one command; return its exit status (0: done, 1: an error that the printed line explains, 2: wrong usage)."""
+    """Run one command; return its exit status (0: done, 1: an error that the printed line explains, 2: wrong usage).
+
+    Of ``repeat`` 1 says that numbers differ, and 2 that there was an error.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {shown(message)}", file=sys.stderr)
@@ -30,7 +33,7 @@ def main(arguments=None):
         if options.debug or not (isinstance(error, PradotError | OSError) or is_out_of_memory(error)):
             raise
         print(f"pradot: {shown(_explained(error))}", file=sys.stderr)
-        return 1
+        return options.error_status
     except KeyboardInterrupt:
         print("pradot: stopped; what is finished stays and is not done again", file=sys.stderr)
         return 130
@@ -48,6 +51,7 @@ def _parser():
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument("--offline", action="store_true", help=f"connect to no other machine (as the environment's {SWITCH}=1)")
+    common.set_defaults(error_status=1)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", parents=[common], help="fit, score and evaluate; write one record per category")
@@ -60,8 +64,19 @@ def _parser():
     run.add_argument("--max-steps", type=_whole(1), metavar="N", help="stop training after N steps (labelled shortened)")
     run.add_argument("--batch-size", type=_whole(1), metavar="N", help="images a step (labelled shortened)")
     run.add_argument("--out", default="runs", help="folder of the run records (default: runs)")
+    _add_again(run)
     run.add_argument("--save-model", metavar="DIR", help="also save each fitted model in DIR/CATEGORY, for predict")
     run.set_defaults(command=_run)
+
+    repeat = commands.add_parser(
+        "repeat", parents=[common], help="repeat the run of a record and compare; exit status 0: equal or within, 1: differs"
+    )
+    repeat.add_argument("record", metavar="RECORD.json", help="a record that run or bench wrote")
+    repeat.add_argument("--root", help="folder of the data set (default: where the record says, else as for run)")
+    _add_encoder(repeat, default=None, device=None)
+    repeat.add_argument("--threads", type=_whole(1, 1024), metavar="N", help="of torch (default: as many as then)")
+    repeat.add_argument("--out", help="keep the repeat's own record in this new folder (default: it is not kept)")
+    repeat.set_defaults(command=_repeat, error_status=2)
 
     data = commands.add_parser("data", parents=[common], help="which data sets are there; download one; unpack an archive")
     data.add_argument("--root", help="folder of the data sets (default: the one PRADOT_DATA names, else data)")
@@ -89,6 +104,7 @@ def _parser():
     bench.add_argument("--batch-size", type=_whole(1), metavar="N", help="images a step (labelled shortened)")
     bench.add_argument("--seeds", type=_whole(1), default=1, dest="n_seeds", metavar="N", help="seeds 0 to N - 1 (default: 1)")
     bench.add_argument("--out", default="runs", help="folder of the run records (default: runs)")
+    _add_again(bench)
     where = bench.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=_whole(1), default=1, metavar="N", help="processes at once on this machine (default: 1)")
     where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://10.0.0.1:8786")
@@ -143,7 +159,7 @@ def _whole(lowest, highest=2**32 - 1):
     return read
 
 
-def _add_encoder(parser, default):
+def _add_encoder(parser, default, device="auto"):
     parser.add_argument(
         "--encoder",
         default=default,
@@ -152,12 +168,18 @@ def _add_encoder(parser, default):
         + (f" (default: {PAPER_ENCODER}, and {OFFLINE_ENCODER} where its weights cannot be had)" if default else ""),
     )
     parser.add_argument("--weights", metavar="FILE", help="local file of weights for the timm backbone")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    chosen = "cuda where there is one" if device else "the kind that the record was made on"
+    parser.add_argument("--device", default=device, help=f"cpu, cuda, cuda:1, ... (default: {chosen})")
+
+
+def _add_again(parser):
+    parser.add_argument("--again", action="store_true", help="replace finished runs that other code of pradot made")
 
 
 def _run(options):
     from pradot.paper.datasets import find_root, list_categories
     from pradot.paper.presets import get_preset
+    from pradot.paper.provenance import other_code
     from pradot.paper.runs import run, summary
 
     preset = get_preset(options.preset, max_steps=options.max_steps, batch_size=options.batch_size)
@@ -180,12 +202,39 @@ def _run(options):
             out=options.out,
             model=model,
             cache=cache_folder(),
+            again=options.again,
             progress=True,
         )
         print(shown(f"{category}: {summary(record)}; {'' if is_new else 'finished before, '}{path}"), flush=True)
         for note in record["notes"] if is_new else ():
             if note not in encoder.notes:  # said before
                 print(f"  note: {shown(note)}")
+        if not is_new and other_code(record):
+            print(f"  note: that run was of {other_code(record)}; --again replaces it")
+
+
+def _repeat(options):
+    from pradot.paper.repeat import TOLERANCE, repeat
+
+    names = ("root", "encoder", "weights", "device", "threads", "out")
+    settings = {name: getattr(options, name) for name in names}
+    found = repeat(options.record, **settings, progress=True, say=lambda line: print(shown(line), flush=True))
+    of_one_kind = found.table.index.str.contains(": ")
+    table = found.table[~of_one_kind | (found.table["verdict"] == "differs")]
+    texts = {name: table[name].map("{:.4f}".format) for name in ("then", "now")}
+    texts["difference"] = table["difference"].map(lambda value: f"{value:{'+.0e' if 0 < abs(value) < 5e-5 else '+.4f'}}")
+    print(shown(f"\n{table.assign(**texts).to_markdown(disable_numparse=True)}\n"))
+    if of_one_kind.any():
+        largest = found.table[of_one_kind]["difference"].abs().max()
+        print(f"metrics of single kinds of defects: {of_one_kind.sum()}, largest difference {largest:.1g} points")
+    print(*found.lines, *([f"the repeat's record: {found.path}"] if found.path else []), sep="\n")
+    meaning = {
+        "equal": "the same numbers to the last bit",
+        "within tolerance": f"no metric is more than {100 * TOLERANCE:g} points from then",
+        "differs": f"a metric is more than {100 * TOLERANCE:g} points from then",
+    }
+    print(f"{found.verdict}: {meaning[found.verdict]}")
+    return 1 if found.verdict == "differs" else 0
 
 
 def _data(options):
@@ -257,7 +306,8 @@ def _bench(options):
     names = ("categories", "n_seeds", "encoder", "weights", "device")
     settings = {name: getattr(options, name) for name in names}
     presets = [get_preset(name, max_steps=options.max_steps, batch_size=options.batch_size) for name in options.preset]
-    done = {"n_jobs": options.jobs, "scheduler": options.scheduler, "cache": cache_folder(), "progress": True}
+    done = {"n_jobs": options.jobs, "scheduler": options.scheduler, "cache": cache_folder(), "again": options.again}
+    done["progress"] = True
     if options.ablation is None:
         outcomes = bench(list_jobs(options.dataset, root, presets=presets, **settings), options.out, **done)
     else:
@@ -421,7 +471,7 @@ def _doctor(options):
     from jupyter_client.kernelspec import KernelSpecManager
 
     from pradot.paper.datasets import data_folder, find_datasets, list_categories
-    from pradot.paper.runs import versions
+    from pradot.paper.provenance import versions
 
     print("versions   " + ", ".join(f"{name} {version}" for name, version in versions().items()))
     cuda = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))

@@ -25,6 +25,7 @@ from pradot.names import shown
 from pradot.network import check_allowed, is_this_machine
 from pradot.paper.datasets import list_categories
 from pradot.paper.presets import Preset
+from pradot.paper.provenance import other_code
 from pradot.paper.runs import find_record, identify, run, summary
 from pradot.progress import progress_bar
 
@@ -121,7 +122,7 @@ def list_ablation_jobs(ablation, dataset, root, *, encoder="auto", weights=None,
     return jobs
 
 
-def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=False):
+def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, again=False, progress=False):
     """Do the jobs that have no record yet.
 
     Parameters
@@ -137,6 +138,8 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=Fa
         they must be one's own. Without an address nothing of Dask is started or listened to.
     cache : str or Path, optional
         Folder of computed features, see `Encoder.features`; without one each job computes its own.
+    again : bool
+        Also do the finished ones that other code than today's made, see `pradot.paper.runs.run`.
     progress : bool
         Show a progress bar with the time left, and a line for each job that ends.
 
@@ -157,13 +160,15 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, progress=Fa
     outcomes = {}
     with progress_bar(len(jobs), "looking for finished runs", "run", progress) as bar:
         for job in jobs:
-            outcome = _look_up(job, out)
+            outcome = _look_up(job, out, again)
             if outcome is not None:
                 outcomes[job] = outcome
             bar.update()
     waiting = [job for job in jobs if job not in outcomes]
+    if progress:
+        _tell_of_other_code([outcome.path for outcome in outcomes.values() if outcome.path])
     if waiting:
-        do = functools.partial(_do, out=out, cache=cache)
+        do = functools.partial(_do, out=out, cache=cache, again=again)
         made = _on_cluster(do, waiting, scheduler) if scheduler else _on_this_machine(do, waiting, n_jobs, progress)
         with progress_bar(len(waiting), "bench", "run", progress) as bar:
             for outcome in made:
@@ -201,7 +206,15 @@ def _encoder_of(job, device):
     return _encoder(job.encoder, job.weights, scales, job.preset.image_size, device, job.note)
 
 
-def _look_up(job, out):
+def _tell_of_other_code(paths):
+    records = [record for path in paths if (record := find_record(path))]
+    found = [said for record in records if (said := other_code(record))]
+    if found:
+        makers = ", ".join(dict.fromkeys(found))
+        tqdm.tqdm.write(f"note: {len(found)} of the {len(paths)} runs finished before are of {makers}; --again replaces them")
+
+
+def _look_up(job, out, again):
     """The outcome of a job that is finished or cannot be started, else None."""
     try:
         # On the CPU: this machine may have no such device as those that do the work.
@@ -209,14 +222,14 @@ def _look_up(job, out):
         _, _, path = identify(job.dataset, job.root, job.category, job.preset, encoder, seed=job.seed, out=out)
     except Exception as error:  # anything may be wrong with one job; the others go on
         return Outcome(job, None, False, _one_line(error))
-    return None if find_record(path) is None else Outcome(job, path, False, None)
+    return None if find_record(path, again=again) is None else Outcome(job, path, False, None)
 
 
-def _do(job, out, cache, progress=False):
+def _do(job, out, cache, again, progress=False):
     """Do one job, in whatever process."""
     try:
         encoder = _encoder_of(job, job.device)
-        settings = {"seed": job.seed, "out": out, "cache": cache, "progress": progress}
+        settings = {"seed": job.seed, "out": out, "cache": cache, "again": again, "progress": progress}
         _, path, is_new = run(job.dataset, job.root, job.category, job.preset, encoder, **settings)
     except Exception as error:  # anything may be wrong with one job; the others go on
         return Outcome(job, None, False, _one_line(error))

@@ -16,7 +16,7 @@ from pradot.encoder import cache_folder, default_encoder
 from pradot.errors import PradotError, printable
 from pradot.paper.committed import keep_outputs
 from pradot.paper.datasets import find_root, list_categories, load_category
-from pradot.paper.runs import device_name, versions
+from pradot.paper.provenance import device_name, versions
 
 PATH_PARAMETERS = ("root", "weights", "runs", "tables", "real_root", "normal", "new")
 """Notebook parameters that are paths."""

@@ -7,13 +7,11 @@ import contextlib
 import datetime
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
 import re
 import resource
-import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -21,14 +19,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-import pradot
 from pradot.detector import Branch
 from pradot.errors import PradotError
 from pradot.files import alone, replacing
 from pradot.images import image_shape
-from pradot.paper.datasets import load_category
+from pradot.paper.datasets import find_root, load_category
 from pradot.paper.evaluation import METRICS, evaluate, maps_and_scores
 from pradot.paper.presets import Rival
+from pradot.paper.provenance import conditions, other_code
 from pradot.progress import progress_bar
 from pradot.stopwatch import Stopwatch
 
@@ -43,8 +41,11 @@ RECORD_KEYS = {
 ADDED = {"embedding": "scale", "spread_power": 0.0, "smoothing": 0.0, "top_part": 0.0, "storage": "float32"}
 """Settings that records did not have at first, and what they were then."""
 
+FILE_DIGITS = 16
+"""Hexadecimal digits of each data file's SHA-256 in a record, to say which have changed; `data_sha256` vouches for all."""
 
-def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=None, cache=None, progress=False):
+
+def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=None, cache=None, again=False, progress=False):
     """Fit, score and evaluate one category, unless its record is there already.
 
     Parameters
@@ -64,6 +65,9 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
         does not hold its very model).
     cache : str or Path, optional
         Folder of computed features, see `Encoder.features`, and of learned prototypes, see `pradot.learned.learn_once`.
+    again : bool
+        Make a finished run again, in the place of its record, if other code than today's made it, see
+        `pradot.paper.provenance.other_code`.
     progress : bool
         Show progress bars.
 
@@ -87,14 +91,17 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
     watch = Stopwatch(seconds)
     data, identity, path = identify(dataset, root, category, preset, encoder, seed=seed, out=out, progress=progress)
     watch.lap("loading")
-    record = find_record(path, model)
+    record = find_record(path, model, again)
     if record is not None:
         return record, path, False
+    files = {name: digest[:FILE_DIGITS] for name, digest in file_hashes(data, progress)}
+    # As all is before the long work.
+    source = {"root": os.path.abspath(find_root(dataset, root)), "files": files, **conditions(encoder.device)}
     with alone(path):
-        record = find_record(path, model)  # the same run in another process may just have ended
+        record = find_record(path, model, again)  # the same run in another process may just have ended
         if record is not None:
             return record, path, False
-        return _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progress, seconds), path, True
+        return _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cache, progress, seconds), path, True
 
 
 def identify(dataset, root, category, preset, encoder, *, seed=0, out="runs", progress=False):
@@ -160,16 +167,21 @@ def recorded_settings(preset):
     return {name: value for name, value in settings.items() if name not in ADDED or value != ADDED[name]}
 
 
-def find_record(path, model=None):
-    """The record of a finished run, or None; a damaged one is none, nor is one whose model the folder `model` does not hold."""
+def find_record(path, model=None, again=False):
+    """The record of a finished run, or None.
+
+    A damaged one is none, nor is one whose model the folder `model` does not hold, nor with `again` one of other code.
+    """
     try:
         record = read_record(path) if Path(path).exists() else None
     except PradotError:
         return None
+    if record is not None and again and other_code(record):
+        return None
     return record if record is None or model is None or _hash_model(model) == record.get("model_sha256") else None
 
 
-def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progress, seconds):
+def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cache, progress, seconds):
     reset_peak_memory()
     features = encoder.features(data.train, cache=cache, progress=progress, seconds=seconds)
     validation = None  # a part of the training images, unless the data set holds some out itself
@@ -225,8 +237,7 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
         "model_bytes": detector.model_bytes,
         "peak_memory_gb": round(peak_memory_gb(encoder.device), 3),
         "notes": notes,
-        "versions": versions(),
-        "device": device_name(encoder.device),
+        **source,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     if model is not None:
@@ -235,6 +246,7 @@ def _fit_and_evaluate(data, identity, path, preset, encoder, model, cache, progr
     if branch_maps:
         with replacing(path.with_suffix(".safetensors")) as temporary:
             save_file({f"{b.scale} {b.alpha}": maps.contiguous() for b, maps in branch_maps.items()}, temporary)
+            path.unlink(missing_ok=True)  # of a run made again: a record never lies beside another's patch scores
     with replacing(path) as temporary:  # the record comes last: where it is, the run is whole
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
@@ -337,38 +349,26 @@ def slug(text):
     return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")[:64]
 
 
-def versions():
-    """Versions of what changes numbers, and the commit when the package lies in a git work tree."""
-    packages = ("torch", "torchvision", "timm", "POT", "numpy", "scipy", "scikit-learn", "pillow")
-    found = {"pradot": pradot.__version__, "python": platform.python_version()}
-    found |= {package: importlib.metadata.version(package) for package in packages}
-    command = ["git", "-C", str(Path(pradot.__file__).parent), "rev-parse", "--short", "HEAD"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        found["commit"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return found
-
-
-def device_name(device):
-    """The computing device in words, such as ``cpu (x86_64, 2 threads)``."""
-    if str(device).startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
 def _hash_data(data, progress):
     """SHA-256 over names and contents of all files of the category, so that other data under the same name is another run."""
+    lines = (f"{name} {digest}\n" for name, digest in file_hashes(data, progress))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def file_hashes(data, progress=False):
+    """Path from the category's folder, and SHA-256, of every file of a `pradot.paper.datasets.Category`."""
     stats = tuple((path, *_size_and_time(path)) for path in data.files)
     return _hash_files(data.root, stats, progress)
 
 
 @functools.lru_cache(maxsize=64)  # the runs of a benchmark in one process read each file once
 def _hash_files(root, stats, progress):
-    digest = hashlib.sha256()
+    hashes = []
     with progress_bar(len(stats), f"reading {root.name}", "file", progress) as bar:
         for path, *_ in stats:  # a list may name images that lie elsewhere
-            digest.update(f"{os.path.relpath(path, root)} {_hash_file(path)}\n".encode())
+            hashes.append((os.path.relpath(path, root), _hash_file(path)))
             bar.update()
-    return digest.hexdigest()
+    return hashes
 
 
 def _size_and_time(path):

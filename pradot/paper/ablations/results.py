@@ -22,7 +22,9 @@ class Result(NamedTuple):
     rows: pd.DataFrame  # one line per record, as `pradot.paper.tables.collect` gives them, and its row's label as ``row``
 
 
-def run_ablation(ablation, dataset, root, *, out="runs", n_jobs=1, scheduler=None, cache=None, progress=False, **settings):
+def run_ablation(
+    ablation, dataset, root, *, out="runs", n_jobs=1, scheduler=None, cache=None, again=False, progress=False, **settings
+):
     """Run the rows of an ablation that have no record yet.
 
     Parameters
@@ -30,7 +32,7 @@ def run_ablation(ablation, dataset, root, *, out="runs", n_jobs=1, scheduler=Non
     ablation : Ablation
     dataset, root
         See `pradot.paper.bench.list_jobs`.
-    out, n_jobs, scheduler, cache, progress
+    out, n_jobs, scheduler, cache, again, progress
         See `pradot.paper.bench.bench`.
     **settings
         See `pradot.paper.bench.list_ablation_jobs`.
@@ -48,7 +50,7 @@ def run_ablation(ablation, dataset, root, *, out="runs", n_jobs=1, scheduler=Non
         else:
             jobs[row.label] = of_row
     every = [job for of_row in jobs.values() for job in of_row]
-    done = bench(every, out, n_jobs=n_jobs, scheduler=scheduler, cache=cache, progress=progress)
+    done = bench(every, out, n_jobs=n_jobs, scheduler=scheduler, cache=cache, again=again, progress=progress)
     by_job = {outcome.job: outcome for outcome in done}
     outcomes = {label: [by_job[job] for job in of_row] for label, of_row in jobs.items()}
     frames = []
