@@ -1,24 +1,22 @@
 """Getting the data sets: their licences, a download that resumes and is verified, and safe unpacking."""
 
 import hashlib
-import logging
 import lzma
 import os
 import shlex
 import shutil
 import stat
 import tarfile
-import tempfile
 import time
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import pooch
 import requests
 
 from pradot.errors import PradotError
+from pradot.files import alone, scratch
 from pradot.images import describe_folder, visible
 from pradot.paper.datasets import DATASETS, DOWNLOADED, data_folder, find_datasets
 from pradot.progress import progress_bar
@@ -127,23 +125,30 @@ def get(dataset: str, root: str | Path | None = None, *, accept_licence: bool = 
         return found[dataset]
     if not accept_licence:
         raise PradotError(f"read the licence at {source.licence_page}, then add --accept-licence to accept it and download")
+    with alone(folder / source.file, waiting=f"{folder / dataset} is being made by another process: waiting for it"):
+        if dataset in (found := find_datasets(folder)):
+            return found[dataset]
+        return _get(dataset, source, folder, progress)
+
+
+def _get(dataset: str, source: Source, folder: Path, progress: bool) -> Path:
     archive, part = folder / source.file, folder / f"{source.file}.partial"
     missing = 0 if archive.exists() else source.size - (part.stat().st_size if part.exists() else 0)
     _check_space(folder, missing + source.size)
-    pooch.get_logger().setLevel(logging.WARNING)
-    try:
-        pooch.retrieve(
-            source.address, f"sha256:{source.sha256}", source.file, folder, downloader=_Resuming(part, dataset, progress)
-        )
-    except requests.RequestException as error:
-        n_kept = part.stat().st_size if part.exists() else 0
-        kept = f"; {n_kept / 1e6:.1f} MB are kept and the same command goes on from there" if n_kept else ""
-        raise PradotError(f"cannot download {source.address} ({error}){kept}; {by_hand(dataset, folder)}") from error
-    except ValueError as error:  # pooch has removed the file
-        raise PradotError(
-            f"what {source.address} gives is not the known archive: its sha256 does not start with {source.sha256[:8]}. The "
-            f"download is removed; try once more, or {by_hand(dataset, folder)}"
-        ) from error
+    if not archive.exists() or identify(archive, progress) != dataset:
+        try:
+            _download(source.address, part, dataset, progress)
+        except requests.RequestException as error:
+            n_kept = part.stat().st_size if part.exists() else 0
+            kept = f"; {n_kept / 1e6:.1f} MB are kept and the same command goes on from there" if n_kept else ""
+            raise PradotError(f"cannot download {source.address} ({error}){kept}; {by_hand(dataset, folder)}") from error
+        if identify(part, progress) != dataset:
+            part.unlink()
+            raise PradotError(
+                f"what {source.address} gives is not the known archive: its sha256 does not start with {source.sha256[:8]}. "
+                f"The download is removed; try once more, or {by_hand(dataset, folder)}"
+            )
+        os.replace(part, archive)  # the checked file alone has the archive's name
     target = add(archive, folder, progress=progress, verified=dataset)
     archive.unlink()
     return target
@@ -181,8 +186,8 @@ def add(archive: str | Path, root: str | Path | None = None, *, progress: bool =
         _refuse_present(folder / name)
     _check_space(folder, archive.stat().st_size)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
-        top = Path(temporary) / "unpacked"
+    with scratch(folder / "unpacking") as temporary:
+        top = temporary / "unpacked"
         top.mkdir()
         unpack(archive, top, progress)
         if len(inside := visible(top)) == 1 and inside[0].is_dir() and not _published(top):
@@ -311,47 +316,41 @@ class _Budget:
             raise PradotError(f"{self.archive} needs more than the disk has free: make room, or name another folder (--root).")
 
 
-class _Resuming:
-    """A downloader for pooch that goes on where an earlier one, of this call or of another, was cut."""
+def _download(url: str, part: Path, title: str, progress: bool) -> None:
+    """Download to a file, going on where an earlier download, of this call or of another, was cut."""
+    n_failed, last = 0, -1
+    while True:
+        try:
+            return _fetch(url, part, title, progress)
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+            have = part.stat().st_size if part.exists() else 0
+            n_failed = n_failed + 1 if have <= last else 1
+            last = have
+            if n_failed >= N_TRIES:
+                raise
+            time.sleep(WAIT * n_failed)
 
-    def __init__(self, part: Path, title: str, progress: bool):
-        self.part, self.title, self.progress = part, title, progress
 
-    def __call__(self, url: str, output_file: str, _) -> None:
-        n_failed, last = 0, -1
-        while True:
-            try:
-                self._fetch(url)
-                break
-            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-                have = self.part.stat().st_size if self.part.exists() else 0
-                n_failed = n_failed + 1 if have <= last else 1
-                last = have
-                if n_failed >= N_TRIES:
-                    raise
-                time.sleep(WAIT * n_failed)
-        os.replace(self.part, output_file)
-
-    def _fetch(self, url: str) -> None:
-        have = self.part.stat().st_size if self.part.exists() else 0
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            if response.status_code == 416:  # there is nothing after what we have
-                return
-            response.raise_for_status()
-            if response.headers.get("Content-Type", "").startswith("text/html"):
-                raise requests.RequestException("a web page came instead of the archive")
-            # A server that knows no ranges sends the whole file again.
-            goes_on = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-            have = have if goes_on else 0
-            total = have + int(response.headers.get("Content-Length", 0))
-            with open(self.part, "ab" if goes_on else "wb") as file, _bytes_bar(total, self.title, self.progress) as bar:
-                bar.update(have)
-                for block in response.iter_content(BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
-        if self.part.stat().st_size < total:
-            raise requests.ConnectionError(f"{self.part.stat().st_size} of {total} bytes came")
+def _fetch(url: str, part: Path, title: str, progress: bool) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # there is nothing after what we have
+            return
+        response.raise_for_status()
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise requests.RequestException("a web page came instead of the archive")
+        # A server that knows no ranges sends the whole file again.
+        goes_on = response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        have = have if goes_on else 0
+        total = have + int(response.headers.get("Content-Length", 0))
+        with open(part, "ab" if goes_on else "wb") as file, _bytes_bar(total, title, progress) as bar:
+            bar.update(have)
+            for block in response.iter_content(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+    if part.stat().st_size < total:
+        raise requests.ConnectionError(f"{part.stat().st_size} of {total} bytes came")
 
 
 def _source(dataset: str) -> Source:

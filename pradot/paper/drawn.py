@@ -11,8 +11,6 @@ the picture's border feels the zero padding, which gives part of the place away.
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +21,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from pradot.errors import PradotError
+from pradot.files import alone, scratch
 from pradot.progress import progress_bar
 
 CATEGORY = "tray"
@@ -531,31 +530,27 @@ def draw(
     if _is_there(folder, settings, n_files):
         return root
 
-    root.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{CATEGORY}-", suffix=".partial", dir=root))
-    try:
-        new = temporary / "new"
+    with alone(folder, waiting=f"{folder} is being drawn by another process: waiting for it"):
+        if _is_there(folder, settings, n_files):
+            return root
         rngs = np.random.default_rng(seed).spawn(len(counts))
         jobs = [
             (split, defect, number, rng)
             for ((split, defect), count), group in zip(counts.items(), rngs, strict=True)
             for number, rng in enumerate(group.spawn(count))
         ]
-        with progress_bar(len(jobs), f"drawing {folder}", "image") as bar:
+        with scratch(folder) as temporary, progress_bar(len(jobs), f"drawing {folder}", "image") as bar:
+            new = temporary / "new"
             for split, defect, number, rng in jobs:
                 image, mask = draw_scene(rng, defect, size)
                 _write(image, new / split / defect / f"{number:03d}.png")
                 if defect != "good":
                     _write(mask.astype(np.uint8) * 255, new / "ground_truth" / defect / f"{number:03d}_mask.png")
                 bar.update()
-        (new / MARKER).write_text(settings)
-        if _is_there(folder, settings, n_files):  # drawn meanwhile by another process
-            return root
-        if folder.exists():
-            os.replace(folder, temporary / "old")
-        os.replace(new, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (new / MARKER).write_text(settings)
+            if folder.exists():
+                os.replace(folder, temporary / "old")
+            os.replace(new, folder)
     return root
 
 
