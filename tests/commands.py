@@ -1,7 +1,7 @@
 """Commands in processes of their own, to be killed and stopped.
 
-A process that has imported everything forks one for each command, which saves the seconds of the imports; from there on it is a
-process like any other: in a session of its own, as a terminal starts it, with its own files for what it prints, and its own end.
+A process that has imported everything forks one for each command, which saves the seconds of the imports; from there on it is
+a process like any other: in a session of its own, as a terminal starts it, with a file for what it prints, and its own end.
 """
 
 import json
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 

@@ -1,4 +1,4 @@
-"""Killed at any moment, started again; two at once; stopped by Ctrl-C: no record lost or doubled, every file whole, same numbers.
+"""Killed at any moment, started again; two at once; stopped: no record lost or doubled, every file whole, same numbers.
 
 `PRADOT_KILLS` is the number of seeded random moments at which each kind of work is killed in the slow tests (20).
 """
@@ -70,7 +70,7 @@ def log(place):
     return lambda: [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
-# -------------------------------------------------------------------------------------------------------------- the kinds of work
+# ------------------------------------------------------------------------------------------------------------ the kinds of work
 
 FEATURES = """
 import torch
@@ -206,7 +206,7 @@ def _content(path):
         with safe_open(path, framework="np") as file:
             about = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
             about.get("learned", {}).pop("seconds", None)
-            return about, {key: (file.get_tensor(key).shape, _hash(file.get_tensor(key))) for key in file.keys()}  # noqa: SIM118
+            return about, {key: (file.get_tensor(key).shape, _hash(file.get_tensor(key))) for key in file.keys()}
     if path.suffix == ".png":
         return _hash(np.asarray(Image.open(path)))
     if path.suffix == ".ipynb":
@@ -260,7 +260,7 @@ def undisturbed(starter, place, tmp_path_factory):
     return Undisturbed(starter, place, tmp_path_factory)
 
 
-# ------------------------------------------------------------------------------------------------------------------------- killed
+# ----------------------------------------------------------------------------------------------------------------------- killed
 
 # Ends its process at the n-th file that takes its place, before or after it does.
 AT_FILE = """
@@ -309,9 +309,9 @@ def kill_and_start_again(kind, n, undisturbed, tmp_path):
         n_locks += start_again(work, folder, expected)
     n_records = sum(name.startswith("runs") and name.endswith(".json") for name in expected)
     print(
-        f"\n{kind}: {seconds:.1f} s undisturbed; {n_hit} of {n} kills hit it, {n_half} in the middle of writing; {n_files} files "
-        f"were whole then; started again {n} times: each time {len(expected)} files, {n_records} of them records, each once and "
-        f"as undisturbed; left over: {n_locks} empty locks"
+        f"\n{kind}: {seconds:.1f} s undisturbed; {n_hit} of {n} kills hit it, {n_half} in the middle of writing; {n_files} "
+        f"files were whole then; started again {n} times: each time {len(expected)} files, {n_records} of them records, each "
+        f"once and as undisturbed; left over: {n_locks} empty locks"
     )
     assert n_hit >= 0.7 * n
 
@@ -379,7 +379,7 @@ def test_a_killed_worker_of_two_loses_nothing(undisturbed, log, tmp_path):
     assert assert_as_undisturbed(work, tmp_path, expected) == 0
 
 
-# -------------------------------------------------------------------------------------------------------------------- two at once
+# ------------------------------------------------------------------------------------------------------------------ two at once
 
 
 def two_at_once(work, expected, folder, extras=((), ())):
@@ -448,7 +448,7 @@ def test_two_predictions_at_once_leave_those_of_one(starter, place, undisturbed,
     assert found in alone.values() and leftovers(both) == []
 
 
-# ------------------------------------------------------------------------------------------------------------------------ stopped
+# ---------------------------------------------------------------------------------------------------------------------- stopped
 
 STOPPED = "pradot: stopped; what is finished stays and is not done again\n"
 
@@ -603,7 +603,7 @@ def test_what_a_killed_unpacking_left_is_removed(starter, download, tmp_path):
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["mvtec_loco"] and leftovers(tmp_path) == []
 
 
-# -------------------------------------------------------------------------------------------------------------------------- stuck
+# ------------------------------------------------------------------------------------------------------------------------ stuck
 
 
 def test_a_run_that_is_late_is_named_once_and_again_when_it_is_twice_as_late():
