@@ -4,12 +4,16 @@ A process that has imported everything forks one for each command, which saves t
 a process like any other: in a session of its own, as a terminal starts it, with a file for what it prints, and its own end.
 """
 
+import atexit
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 
 import psutil
 
@@ -129,6 +133,8 @@ def _serve():
     import pradot.paper.tables  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # else collecting would copy the memory that the processes share
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -160,4 +166,16 @@ if __name__ == "__main__":
     for number, path, how in ((0, os.devnull, os.O_RDONLY), (1, asked["said"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)):
         os.dup2(os.open(path, how, 0o666), number)
     os.dup2(1, 2)
-    exec(asked["code"], {"__name__": "command"})
+    try:
+        exec(asked["code"], {"__name__": "command"})
+        status = 0
+    except SystemExit as left:
+        status = left.code
+    except BaseException:  # what the program should have caught
+        traceback.print_exc()
+        status = 1
+    # The usual end but for what takes all modules apart, which would copy the memory that the processes share.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)
