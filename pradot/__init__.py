@@ -5,6 +5,12 @@ The method of R. Trombetta and C. Lartizien (2025), arXiv 2508.12927, small enou
 """
 
 import os
+import signal
+import sys
+
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # `python -m pradot` is starting: until it begins its work, Ctrl-C ends it as it ends any program, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # Read when torch is loaded: threads that wait do not spin, so that no library keeps the cores from another.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

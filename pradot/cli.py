@@ -1,9 +1,12 @@
 """The command line: a thin face over the method and the companion."""
 
 import argparse
+import os
 import re
+import signal
 import sys
 import warnings
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,9 @@ from pradot.progress import progress_bar
 
 
 def main(arguments=None):
-    """Run one command; return its exit status (0: done, 1: an error that the printed line explains, 2: wrong usage).
+    """Run one command; return its exit status.
+
+    0: done, 1: an error that the printed line explains, 2: wrong usage, 130: stopped by Ctrl-C, 143: by SIGTERM.
 
     Of ``repeat`` 1 says that numbers differ, and 2 that there was an error.
     """
@@ -27,16 +32,40 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {shown(message)}", file=sys.stderr)
     try:
-        with offline(options.offline):
+        with offline(options.offline), _stoppable():
             return options.command(options) or 0
     except (PradotError, OSError, MemoryError, RuntimeError) as error:
         if options.debug or not (isinstance(error, PradotError | OSError) or is_out_of_memory(error)):
             raise
         print(f"pradot: {shown(_explained(error))}", file=sys.stderr)
         return options.error_status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("pradot: stopped; what is finished stays and is not done again", file=sys.stderr)
-        return 130
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+
+
+@contextmanager
+def _stoppable():
+    """Let Ctrl-C and SIGTERM end the block, which tidies up; a second one ends the process at once."""
+    stopped = []
+
+    def stop(number, _):
+        if stopped:
+            os.write(2, b"\npradot: stopped at once; what is finished stays and is not done again\n")
+            os._exit(128 + number)
+        stopped.append(number)
+        raise KeyboardInterrupt(number)
+
+    before = {}
+    with suppress(ValueError):  # in a thread there are no signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and scripts do
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _explained(error):

@@ -2,9 +2,14 @@
 
 import os
 import sys
+import threading
 
 import tqdm
 import tqdm.auto
+
+# Bars are of one process each. A lock among processes would be a semaphore, whose helper process complains of it on stderr when
+# this process, or a worker of it, is killed.
+tqdm.tqdm.set_lock(threading.RLock())
 
 
 def progress_bar(total, description, unit, show=True):

@@ -105,7 +105,9 @@ def test_what_is_half_written_is_done_again(data, encoder, expected, tmp_path):
     cut, lost, kept = (outcome.path for outcome in outcomes[:3])
     cut.write_text(cut.read_text()[:200])
     lost.unlink()
-    lost.with_name(f".{lost.stem}-xyz.partial.safetensors").write_text("half")
+    half = lost.with_name(f".{lost.stem}-xyz12345.partial") / f".{lost.name}"
+    half.parent.mkdir()
+    half.write_text("half")
     lost.with_name(f".{lost.stem}.lock").touch()
     before = kept.stat().st_mtime_ns
     assert [outcome.is_new for outcome in bench(jobs, tmp_path)] == [True, True, *([False] * (len(jobs) - 2))]

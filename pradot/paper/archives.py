@@ -8,7 +8,6 @@ import shlex
 import shutil
 import stat
 import tarfile
-import tempfile
 import time
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ import pooch
 import requests
 
 from pradot.errors import PradotError, printable
+from pradot.files import alone, scratch
 from pradot.images import describe_folder, visible
 from pradot.network import check_allowed
 from pradot.paper.datasets import DATASETS, DOWNLOADED, data_folder, find_datasets
@@ -129,28 +129,43 @@ def get(dataset: str, root: str | Path | None = None, *, accept_licence: bool = 
         return found[dataset]
     if not accept_licence:
         raise PradotError(f"read the licence at {source.licence_page}, then add --accept-licence to accept it and download")
+    with alone(folder / source.file, waiting=f"{folder / dataset} is being made by another process: waiting for it"):
+        if dataset in (found := find_datasets(folder)):
+            return found[dataset]
+        return _get(dataset, source, folder, progress)
+
+
+def _get(dataset: str, source: Source, folder: Path, progress: bool) -> Path:
     archive, part = folder / source.file, folder / f"{source.file}.partial"
     missing = 0 if archive.exists() else source.size - (part.stat().st_size if part.exists() else 0)
     _check_space(folder, missing + source.size)
+    if not archive.exists() or identify(archive, progress) != dataset:
+        _download(dataset, source, part, progress)
+        os.replace(part, archive)  # the checked file alone has the archive's name
+    target = add(archive, folder, progress=progress, verified=dataset)
+    archive.unlink()
+    return target
+
+
+def _download(dataset: str, source: Source, part: Path, progress: bool) -> None:
+    """Make `part` the whole and verified archive, from what an earlier call left of it."""
     pooch.get_logger().setLevel(logging.WARNING)
     try:
-        pooch.retrieve(
-            source.address, f"sha256:{source.sha256}", source.file, folder, downloader=_Resuming(part, dataset, progress)
-        )
-    except PradotError:  # refused
+        with scratch(part) as folder:
+            resuming = _Resuming(part, dataset, progress)
+            pooch.retrieve(source.address, f"sha256:{source.sha256}", source.file, folder, downloader=resuming)
+    except PradotError:  # refused: the network is forbidden
         raise
     except requests.RequestException as error:
         n_kept = part.stat().st_size if part.exists() else 0
         kept = f"; {n_kept / 1e6:.1f} MB are kept and the same command goes on from there" if n_kept else ""
-        raise PradotError(f"cannot download {source.address} ({error}){kept}; {by_hand(dataset, folder)}") from error
-    except ValueError as error:  # pooch has removed the file
+        raise PradotError(f"cannot download {source.address} ({error}){kept}; {by_hand(dataset, part.parent)}") from error
+    except ValueError as error:  # pooch's, of the checksum
+        part.unlink()
         raise PradotError(
             f"what {source.address} gives is not the known archive: its sha256 does not start with {source.sha256[:8]}. The "
-            f"download is removed; try once more, or {by_hand(dataset, folder)}"
+            f"download is removed; try once more, or {by_hand(dataset, part.parent)}"
         ) from error
-    target = add(archive, folder, progress=progress, verified=dataset)
-    archive.unlink()
-    return target
 
 
 def add(archive: str | Path, root: str | Path | None = None, *, progress: bool = False, verified: str | None = None) -> Path:
@@ -185,8 +200,8 @@ def add(archive: str | Path, root: str | Path | None = None, *, progress: bool =
         _refuse_present(folder / name)
     _check_space(folder, archive.stat().st_size)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
-        top = Path(temporary) / "unpacked"
+    with scratch(folder / "unpacking") as temporary:
+        top = temporary / "unpacked"
         top.mkdir()
         unpack(archive, top, progress)
         if len(inside := visible(top)) == 1 and inside[0].is_dir() and not _published(top):
@@ -367,7 +382,12 @@ class _Resuming:
                 if n_failed >= N_TRIES:
                     raise
                 time.sleep(WAIT * n_failed)
-        os.replace(self.part, output_file)
+        # Another name of the same file, for pooch to check: whatever ends the process, the part stays.
+        os.unlink(output_file)
+        try:
+            os.link(self.part, output_file)
+        except OSError:  # some file systems know no second names
+            shutil.copyfile(self.part, output_file)
 
     def _fetch(self, url: str) -> None:
         have = self.part.stat().st_size if self.part.exists() else 0

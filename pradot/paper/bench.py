@@ -7,6 +7,7 @@ them once, whichever process comes first. On one machine joblib spreads the jobs
 import functools
 import hashlib
 import os
+import signal
 import threading
 import time
 import traceback
@@ -28,6 +29,11 @@ from pradot.paper.presets import Preset
 from pradot.paper.provenance import other_code
 from pradot.paper.runs import find_record, identify, run, summary
 from pradot.progress import progress_bar
+
+LATE_AFTER, LATE_TIMES = 600, 5
+"""A run is said to be late after so many seconds, and so many times the longest run so far."""
+LATE_FIRST = 3600
+"""Seconds until a run is said to be late when none has ended yet."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,8 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, again=False
     again : bool
         Also do the finished ones that other code than today's made, see `pradot.paper.runs.run`.
     progress : bool
-        Show a progress bar with the time left, and a line for each job that ends.
+        Show a progress bar with the time left, a line for each job that ends, and one for a job that has not ended for long
+        (see `LATE_AFTER`; on this machine alone): it goes on, for who knows whether it is stuck.
 
     Returns
     -------
@@ -169,15 +176,66 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, again=False
         _tell_of_other_code([outcome.path for outcome in outcomes.values() if outcome.path])
     if waiting:
         do = functools.partial(_do, out=out, cache=cache, again=again)
-        made = _on_cluster(do, waiting, scheduler) if scheduler else _on_this_machine(do, waiting, n_jobs, progress)
-        with progress_bar(len(waiting), "bench", "run", progress) as bar:
+        with progress_bar(len(waiting), "bench", "run", progress) as bar, _Watch(bar) as watch:
+            if scheduler:
+                made = _on_cluster(do, waiting, scheduler)
+            else:
+                made = _on_this_machine(do, waiting, n_jobs, progress, watch)
             for outcome in made:
+                watch.end(outcome.job)
                 outcomes[outcome.job] = outcome
                 if progress:
                     said = summary(find_record(outcome.path)) if outcome.error is None else f"FAILED: {outcome.error}"
                     tqdm.tqdm.write(shown(f"{outcome.job}: {said}"))
                 bar.update()
     return [outcomes[job] for job in jobs]
+
+
+class _Watch:
+    """Tells while jobs are done, in a thread, that they go on or not: the bar's time goes on, and who is late is named."""
+
+    def __init__(self, bar):
+        self.bar = bar
+        self.bar.smoothing = 0  # the time left is that of the average run: with many at once, they end in bursts
+        self.begun, self.told, self.longest = {}, {}, None
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def __enter__(self):
+        if not self.bar.disable:
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        if self.thread.is_alive():
+            self.thread.join()
+
+    def begin(self, job):
+        self.begun[job] = time.monotonic()
+
+    def end(self, job):
+        if job in self.begun:
+            self.longest = max(self.longest or 0, time.monotonic() - self.begun.pop(job))
+
+    def watch(self):
+        while not self.over.wait(2):
+            for line in self.late(time.monotonic()):
+                tqdm.tqdm.write(line)
+            if self.bar.fp.isatty():
+                self.bar.refresh()
+
+    def late(self, now):
+        """A line for each job that is late, and another one each time that it has taken twice as long."""
+        limit = LATE_FIRST if self.longest is None else max(LATE_AFTER, LATE_TIMES * self.longest)
+        for job, start in list(self.begun.items()):
+            if now - start > max(limit, 2 * self.told.get(job, 0)):
+                self.told[job] = now - start
+                so_far = "none has ended so far" if self.longest is None else f"the longest so far took {self.longest:.0f} s"
+                yield (
+                    f"note: {job}: not ended after {now - start:.0f} s, {so_far}. It goes on; if its process is stuck, stop "
+                    "with Ctrl-C and start again: what is finished stays"
+                )
 
 
 def _architecture(encoder):
@@ -237,6 +295,7 @@ def _do(job, out, cache, again, progress=False):
 
 
 def _do_in_child(do, job, parent, n_threads):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent ends this one
     torch.set_num_threads(n_threads)
     _end_with(parent)
     return do(job)
@@ -254,27 +313,35 @@ def _end_with(parent):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _on_this_machine(do, jobs, n_jobs, progress):
-    """Outcomes of the jobs as they end."""
+def _on_this_machine(do, jobs, n_jobs, progress, watch):
+    """Outcomes of the jobs as they end; `watch` is told of each when its turn comes."""
     if n_jobs == 1:
         for job in jobs:
+            watch.begin(job)
             yield do(job, progress=progress)
         return
     n_threads = max(1, torch.get_num_threads() // n_jobs)
     settings = {"backend": "loky", "inner_max_num_threads": n_threads}
-    tasks = {job: joblib.delayed(_do_in_child)(do, job, os.getpid(), n_threads) for job in jobs}
+
+    def task(job):
+        watch.begin(job)
+        return joblib.delayed(_do_in_child)(do, job, os.getpid(), n_threads)
+
+    left = dict.fromkeys(jobs)
     try:
         with joblib.parallel_config(n_jobs=n_jobs, **settings):
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-            for outcome in parallel(list(tasks.values())):
-                del tasks[outcome.job]
+            # No more are handed out than there are processes: the turn of the others has not come.
+            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
+            for outcome in parallel(task(job) for job in jobs):
+                del left[outcome.job]
                 yield outcome
     except TerminatedWorkerError:
-        tqdm.tqdm.write(f"note: a process was ended from outside (memory?); the {len(tasks)} runs left go on one at a time")
-    for job, task in tasks.items():
+        tqdm.tqdm.write(f"note: a process was ended from outside (memory?); the {len(left)} runs left go on one at a time")
+    watch.begun.clear()
+    for job in left:
         try:
             with joblib.parallel_config(n_jobs=2, **settings):  # one would be this process
-                yield joblib.Parallel()([task])[0]
+                yield joblib.Parallel()([task(job)])[0]
         except TerminatedWorkerError:
             yield Outcome(job, None, False, "its process was ended from outside, most likely because memory ran out")
 

@@ -10,16 +10,26 @@ import papermill
 import psutil
 from jupyter_client.kernelspec import NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import LocalHandler, papermill_io
 
 import pradot
 from pradot.encoder import cache_folder, default_encoder
 from pradot.errors import PradotError, printable
+from pradot.files import replacing
 from pradot.paper.committed import keep_outputs
 from pradot.paper.datasets import find_root, list_categories, load_category
 from pradot.paper.provenance import device_name, versions
 
 PATH_PARAMETERS = ("root", "weights", "runs", "tables", "real_root", "normal", "new")
 """Notebook parameters that are paths."""
+
+
+class _WholeFiles(LocalHandler):
+    """Papermill's writing of a notebook after each cell, in one step."""
+
+    def write(self, buf, path):
+        with replacing(path) as temporary:
+            temporary.write_text(buf, encoding="utf-8")
 
 
 def project_root():
@@ -158,8 +168,9 @@ def run_notebooks(names=(), parameters=None, out=None, keep=False):
             os.environ["PRADOT_AUTO_NOTE"] = note  # the kernels' `auto` is the same, and the run records say why
         else:
             parameters["encoder"] = encoder
-    out = Path(out) if out is not None else project_root() / "build" / "notebooks"
+    out = (Path(out) if out is not None else project_root() / "build" / "notebooks").absolute()
     out.mkdir(parents=True, exist_ok=True)
+    papermill_io.register(f"{out}/", _WholeFiles())
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # the kernel's debugger warns otherwise
     os.environ["PRADOT_HEADLESS"] = "1"
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # kernels share the cores with others: waiting threads do not spin

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib import image as picture
 
 from pradot.detector import image_score
-from pradot.files import replacing
+from pradot.files import alone, replacing
 from pradot.names import file_cell
 from pradot.paper.notebooks import open_category, project_root
 
@@ -64,14 +64,15 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
     for anomaly_map in maps:
         scores.append(image_score(anomaly_map, top_part))
         low, high = min(low, float(anomaly_map.min())), max(high, float(anomaly_map.max()))
-    for path, anomaly_map in zip(paths, maps, strict=True):
-        with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:
-            picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["file", "anomaly_score"] + ["is_anomalous"] * (threshold is not None))
     for path, score in zip(paths, scores, strict=True):
         writer.writerow([file_cell(path.name), f"{score:.6f}"] + ([] if threshold is None else [int(score > threshold)]))
-    with replacing(out / "scores.csv") as temporary:
-        Path(temporary).write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")  # names as they are on disk
+    with alone(out / "scores.csv"):  # two calls at once: the pictures and the scores are those of one of them
+        for path, anomaly_map in zip(paths, maps, strict=True):
+            with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:
+                picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
+        with replacing(out / "scores.csv") as temporary:
+            temporary.write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")  # names as they are on disk
     return low, high

@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from pradot.detector import Branch
@@ -97,7 +98,8 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
     files = {name: digest[:FILE_DIGITS] for name, digest in file_hashes(data, progress)}
     # As all is before the long work.
     source = {"root": os.path.abspath(find_root(dataset, root)), "files": files, **conditions(encoder.device)}
-    with alone(path):
+    is_waited_for = f"{path} is being made by another process: waiting for it" if progress else None
+    with alone(path, is_waited_for):
         record = find_record(path, model, again)  # the same run in another process may just have ended
         if record is not None:
             return record, path, False
@@ -241,8 +243,9 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     if model is not None:
-        detector.save(model)
-        record["model_sha256"] = _hash_model(model)
+        with alone(Path(model) / "model"):  # runs of other settings may have the same folder
+            detector.save(model)
+            record["model_sha256"] = _hash_model(model)
     if branch_maps:
         with replacing(path.with_suffix(".safetensors")) as temporary:
             save_file({f"{b.scale} {b.alpha}": maps.contiguous() for b, maps in branch_maps.items()}, temporary)
@@ -380,9 +383,14 @@ def _size_and_time(path):
 
 
 def _hash_model(folder):
-    """SHA-256 of a saved model's tensors, whose file holds its settings too; empty when the folder holds no model."""
+    """SHA-256 of a saved model's tensors, whose file holds its settings too; empty when the folder holds no whole model."""
     config, tensors = Path(folder) / "config.json", Path(folder) / "model.safetensors"
-    return _hash_file(tensors) if config.is_file() and tensors.is_file() else ""
+    try:
+        with safe_open(tensors, framework="pt") as file:
+            is_whole = file.metadata()["config"] == config.read_text()  # else saving was cut between the two files
+    except (SafetensorError, OSError, TypeError, KeyError, UnicodeDecodeError):
+        return ""
+    return _hash_file(tensors) if is_whole else ""
 
 
 def _hash_file(path):

@@ -13,14 +13,13 @@ Here is the set as files; a picture is drawn in `scene`, from `parts` in the `tr
 """
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pradot.errors import PradotError
+from pradot.files import alone, scratch
 from pradot.paper.drawn.scene import LOGICAL, STRUCTURAL, draw_scene
 from pradot.progress import progress_bar
 
@@ -79,31 +78,27 @@ def draw(
     if _is_there(folder, settings, n_files):
         return root
 
-    root.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{CATEGORY}-", suffix=".partial", dir=root))
-    try:
-        new = temporary / "new"
+    with alone(folder, waiting=f"{folder} is being drawn by another process: waiting for it"):
+        if _is_there(folder, settings, n_files):
+            return root
         rngs = np.random.default_rng(seed).spawn(len(counts))
         jobs = [
             (split, defect, number, rng)
             for ((split, defect), count), group in zip(counts.items(), rngs, strict=True)
             for number, rng in enumerate(group.spawn(count))
         ]
-        with progress_bar(len(jobs), f"drawing {folder}", "image") as bar:
+        with scratch(folder) as temporary, progress_bar(len(jobs), f"drawing {folder}", "image") as bar:
+            new = temporary / "new"
             for split, defect, number, rng in jobs:
                 image, mask = draw_scene(rng, defect, size)
                 _write(image, new / split / defect / f"{number:03d}.png")
                 if defect != "good":
                     _write(mask.astype(np.uint8) * 255, new / "ground_truth" / defect / f"{number:03d}_mask.png")
                 bar.update()
-        (new / MARKER).write_text(settings)
-        if _is_there(folder, settings, n_files):  # drawn meanwhile by another process
-            return root
-        if folder.exists():
-            os.replace(folder, temporary / "old")
-        os.replace(new, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (new / MARKER).write_text(settings)
+            if folder.exists():
+                os.replace(folder, temporary / "old")
+            os.replace(new, folder)
     return root
 
 
