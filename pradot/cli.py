@@ -12,7 +12,8 @@ import yaml
 
 import pradot
 from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, cache_folder, make_encoder, pick_device, weights_available
-from pradot.errors import PradotError, is_out_of_memory
+from pradot.errors import PradotError, is_out_of_memory, printable
+from pradot.files import check_folder
 from pradot.progress import progress_bar
 
 
@@ -20,13 +21,16 @@ def main(arguments=None):
     """Run one command; return its exit status (0: done, 1: an error that the printed line explains, 2: wrong usage)."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # not every name of a file is text
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         return options.command(options) or 0
     except (PradotError, OSError, MemoryError, RuntimeError) as error:
         if options.debug or not (isinstance(error, PradotError | OSError) or is_out_of_memory(error)):
             raise
-        print(f"pradot: {_explained(error)}", file=sys.stderr)
+        print("pradot: " + "\n".join(map(printable, str(_explained(error)).split("\n"))), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("pradot: stopped; what is finished stays and is not done again", file=sys.stderr)
@@ -319,7 +323,7 @@ def _read_parameters(path):
     """Names with values from a YAML file."""
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise PradotError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise PradotError(f"{path} holds {type(loaded).__name__}, not names with values")
@@ -337,8 +341,8 @@ def _value(text):
     if text[:1] in ("[", "{", "'", '"'):
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise PradotError(f"cannot read the parameter value {text!r}: {str(error).splitlines()[0]}") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise PradotError(f"cannot read the parameter value {text[:80]!r}: {str(error).splitlines()[0]}") from error
     if re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", text):  # 01 is a name
         return int(text)
     if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) and not re.fullmatch(r"[0-9]+", text):
@@ -349,6 +353,9 @@ def _value(text):
 def _speed(options):
     from pradot.paper.speed import measure, summary_table, write
 
+    if Path(options.out).is_dir():
+        raise PradotError(f"--out {options.out} is a folder: give the name of a file in it, such as {options.out}/speed.json")
+    check_folder(Path(options.out).parent, "what is measured (--out)")
     found = measure(
         options.root,
         encoder=options.encoder,
@@ -363,10 +370,11 @@ def _speed(options):
 
 def _predict(options):
     from pradot.detector import Pradot, fitted_with, image_score
-    from pradot.images import find_images
+    from pradot.images import ImageError, find_images
     from pradot.paper.own import write_predictions
 
-    paths = find_images(options.images)
+    paths, out = find_images(options.images), Path(options.out)
+    check_folder(out, "scores and heat maps (--out)")
     encoder = None
     if options.encoder or options.weights:
         made_with = fitted_with(options.model)
@@ -378,19 +386,29 @@ def _predict(options):
             device=options.device,
         )
     detector = Pradot.load(options.model, encoder=encoder, device=pick_device(options.device))
-    out = Path(options.out)
-    maps, scores = [], []
+    scored, maps, scores, problems = [], [], [], []
     with progress_bar(len(paths), "scoring", "image") as bar:
         for path in paths:
-            maps.append(detector.anomaly_maps([path])[0])
-            scores.append(image_score(maps[-1], detector.top_part))
+            try:
+                maps.append(detector.anomaly_maps([path])[0])
+            except ImageError as error:  # the others are scored all the same
+                problems.append(error)
+            else:
+                scored.append(path)
+                scores.append(image_score(maps[-1], detector.top_part))
             bar.update()
-    low, high = write_predictions(out, paths, maps, top_part=detector.top_part)
-    order = np.argsort(scores)[::-1][:5]
-    print(
-        f"{len(paths)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} (colours {low:.3f} to {high:.3f})"
-    )
-    print("highest: " + ", ".join(f"{paths[i].name} {scores[i]:.3f}" for i in order))
+    if scored:
+        low, high = write_predictions(out, scored, maps, top_part=detector.top_part)
+        order = np.argsort(scores)[::-1][:5]
+        print(
+            f"{len(scored)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} "
+            f"(colours {low:.3f} to {high:.3f})"
+        )
+        print("highest: " + ", ".join(f"{printable(scored[i].name)} {scores[i]:.3f}" for i in order))
+    for problem in problems[:-1]:
+        print(f"pradot: {problem}", file=sys.stderr)
+    if problems:
+        raise PradotError(f"{problems[-1]} {len(problems)} of {len(paths)} images have no score.")
 
 
 def _doctor(options):

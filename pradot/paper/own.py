@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib import image as picture
 
 from pradot.detector import image_score
-from pradot.files import replacing
+from pradot.files import NAME_BYTES, replacing, short_name
 from pradot.paper.notebooks import open_category, project_root
 
 
@@ -43,7 +43,7 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
     out : str or Path
         Folder; ``heat_maps`` in it is made.
     paths : sequence of Path
-        The images; the files of their heat maps bear their names.
+        The images; the files of their heat maps bear their names (those too long for it, their beginnings and a hash).
     maps : sequence of ndarray of shape (height_i, width_i)
         Anomaly maps.
     threshold : float, optional
@@ -59,14 +59,15 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
     out = Path(out)
     scores = [image_score(m, top_part) for m in maps]
     low, high = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
-    for path, anomaly_map in zip(paths, maps, strict=True):
-        with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:
-            picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["file", "anomaly_score"] + ["is_anomalous"] * (threshold is not None))
     for path, score in zip(paths, scores, strict=True):
         writer.writerow([path.name, f"{score:.6f}"] + ([] if threshold is None else [int(score > threshold)]))
     with replacing(out / "scores.csv") as temporary:
-        Path(temporary).write_text(table.getvalue())
+        # Not every name of a file is text.
+        Path(temporary).write_text(table.getvalue(), encoding="utf-8", errors="backslashreplace")
+    for path, anomaly_map in zip(paths, maps, strict=True):
+        with replacing(out / "heat_maps" / f"{short_name(path.name, NAME_BYTES - 4)}.png") as temporary:
+            picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
     return low, high
