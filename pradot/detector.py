@@ -452,7 +452,7 @@ class Pradot(BaseEstimator):
             raise PradotError("spread_power needs assignment 'nearest': a transported patch has no prototype of its own")
         choices = {"embedding": EMBEDDINGS, "scoring": SCORINGS, "assignment": ASSIGNMENTS, "storage": STORAGES}
         for name, known in choices.items():
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in tuple(known):
                 raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
         PrototypeLearner(branches[0].alpha, **{name: getattr(self, name) for name in LEARNER_SETTINGS}).check_settings()
 

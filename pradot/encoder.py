@@ -13,6 +13,7 @@ import math
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from pradot.errors import PradotError, is_out_of_memory, is_whole, printable
 from pradot.files import alone, check_folder, plain_file
-from pradot.images import READING, ImageError, list_images, load_batches, read_image
+from pradot.images import READING, ImageError, list_images, load_batches, read_image, unreadable
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
 from pradot.sealed import hash_tensors, load_sealed, save_sealed
@@ -81,7 +82,7 @@ class Encoder:
     """
 
     def __init__(self, name=OFFLINE_ENCODER, *, weights=None, scales=(2, 3), image_size=224, device="cpu"):
-        name, scales = str(name), _sorted_scales(scales)
+        name, (scales, device) = str(name), _checked(scales, image_size, device)
         if ":" in name:
             if weights is not None:
                 raise PradotError(f"--weights goes with a timm backbone; {name} brings its own weights")
@@ -127,21 +128,20 @@ class Encoder:
             As for `Encoder`.
         """
         self = cls.__new__(cls)
-        self._setup(module, name, "made by the caller", mean, std, _sorted_scales(scales), image_size, device, True)
+        scales, device = _checked(scales, image_size, device)
+        self._setup(module, name, "made by the caller", mean, std, scales, image_size, device, True)
         return self
 
     def _setup(self, module, name, source, mean, std, scales, image_size, device, by_stride):
         if not scales:
             raise PradotError(f"no scales asked of {name}; name one at least")
-        if not is_whole(image_size) or image_size < 1:
-            raise PradotError(f"image_size is {image_size!r}; it must be a whole number of pixels, at least 1")
         self.name, self.weights_source, self.notes = name, source, []
-        self.scales, self.image_size, self.device = scales, int(image_size), pick_device(device)
+        self.scales, self.image_size, self.device = scales, int(image_size), device
         self._by_stride = by_stride
         self.mean, self.std = _three_numbers(mean, f"the mean of {name}"), _three_numbers(std, f"the std of {name}")
         if min(self.std) <= 0:
             raise PradotError(f"the std of {name} is {self.std}; all three must be above 0")
-        self.module = module.eval().requires_grad_(False).to(self.device)
+        self.module = module.eval().requires_grad_(False).to(device)
         self.weights_sha256 = hash_tensors(self.module.state_dict())
         try:
             probe = self._maps(_probe_image(self.image_size)[None])
@@ -164,7 +164,7 @@ class Encoder:
             torchvision.__version__,  # resizes the images
             PIL.__version__,  # decodes them
             READING,
-            str(self.device),
+            str(device),
         ]
         if not all(_are_usable(maps).all() for maps in probe.values()):
             raise PradotError(f"{name} gives NaN, infinite or too large features of a drawn image: look at its weights")
@@ -311,7 +311,7 @@ class Encoder:
                     plain_file(image)
                     content = Path(image).read_bytes()
                 except (OSError, ValueError) as error:
-                    raise ImageError(f"Cannot read the image {printable(image)}: {error}") from error
+                    raise unreadable(image, error) from error
             else:
                 # As it is read: equal bytes may be other colours in another mode or with another palette.
                 array = read_image(image)
@@ -631,14 +631,13 @@ def _first_line(error):
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _sorted_scales(scales):
-    try:
-        scales = tuple(sorted(set(scales)))
-    except TypeError:
-        scales = (scales,)  # refused below
-    if not all(is_whole(scale) and scale >= 0 for scale in scales):
-        raise PradotError(f"scales are {scales}; give a list of whole numbers, the indices of feature maps")
-    return scales
+def _checked(scales, image_size, device):
+    """Scales in order, and a device that can compute; before anything is built."""
+    if not isinstance(scales, Iterable) or not all(is_whole(scale) and scale >= 0 for scale in scales):
+        raise PradotError(f"scales are {scales!r}; give a list of whole numbers, the indices of feature maps")
+    if not is_whole(image_size) or image_size < 1:
+        raise PradotError(f"image_size is {image_size!r}; it must be a whole number of pixels, at least 1")
+    return tuple(sorted(set(scales))), pick_device(device)
 
 
 def _are_usable(maps):

@@ -98,7 +98,7 @@ def _read(image: str | os.PathLike | Image.Image, convert: Callable[[Image.Image
         with _opened(image) as opened:
             return convert(opened)
     except Exception as error:  # broken files make Pillow's decoders raise nearly anything
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
 
 
 def image_shape(path: str | Path) -> tuple[int, int]:
@@ -115,7 +115,7 @@ def image_shape(path: str | Path) -> tuple[int, int]:
             orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
             turned = orientation in (5, 6, 7, 8) and opened.format != "TIFF"  # of a TIFF, Pillow gives the upright size
     except Exception as error:  # as above
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return (width, height) if turned else (height, width)
 
 
@@ -130,7 +130,8 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
         yield opened
 
 
-def _unreadable(name: str | os.PathLike, error: Exception) -> ImageError:
+def unreadable(name: str | os.PathLike, error: Exception) -> ImageError:
+    """The error that names an image or another file of the data, and says in a few words why it cannot be read."""
     if isinstance(error, FileNotFoundError):
         reason = "there is no such file"
     elif isinstance(error, UnidentifiedImageError):

@@ -21,9 +21,9 @@ import torch
 
 import pradot
 from pradot.detector import Branch
-from pradot.errors import PradotError, is_number, printable
+from pradot.errors import PradotError, is_number
 from pradot.files import alone, check_folder, plain_file, replacing
-from pradot.images import image_shape
+from pradot.images import image_shape, unreadable
 from pradot.paper.datasets import load_category
 from pradot.paper.evaluation import METRICS, check_test, evaluate, maps_and_scores
 from pradot.paper.presets import Rival
@@ -287,7 +287,7 @@ def _is_well_formed(record):
     values = [*record["metrics"].values()]
     for found in record["by_defect"].values():
         values += found.values() if isinstance(found, dict) else [found]
-    return all(value is None or (is_number(value) and 0 <= value <= 1) for value in values)
+    return all(value is None or (is_number(value) and -1e-6 <= value <= 1 + 1e-6) for value in values)  # rounding
 
 
 def read_records(folder):
@@ -395,8 +395,7 @@ def _size_and_time(path):
     try:
         found = plain_file(path)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise PradotError(f"cannot read {printable(path)}: {why}. Replace it or take it out of the data.") from error
+        raise unreadable(path, error) from error
     return found.st_size, found.st_mtime_ns
 
 
