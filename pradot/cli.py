@@ -16,6 +16,7 @@ import yaml
 import pradot
 from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, cache_folder, make_encoder, pick_device, weights_available
 from pradot.errors import PradotError, is_out_of_memory
+from pradot.files import check_folder
 from pradot.names import shown
 from pradot.network import SWITCH, offline
 from pradot.progress import progress_bar
@@ -30,6 +31,9 @@ def main(arguments=None):
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # not every name of a file is text
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {shown(message)}", file=sys.stderr)
     try:
         with offline(options.offline), _stoppable():
@@ -436,7 +440,7 @@ def _value(text):
         try:
             return _plain_yaml(text)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise PradotError(f"cannot read the parameter value {text!r}: {str(error).splitlines()[0]}") from error
+            raise PradotError(f"cannot read the parameter value {text[:80]!r}: {str(error).splitlines()[0]}") from error
     if re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", text):  # 01 is a name
         return int(text)
     if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) and not re.fullmatch(r"[0-9]+", text):
@@ -447,6 +451,9 @@ def _value(text):
 def _speed(options):
     from pradot.paper.speed import measure, summary_table, write
 
+    if Path(options.out).is_dir():
+        raise PradotError(f"--out {options.out} is a folder: give the name of a file in it, such as {options.out}/speed.json")
+    check_folder(Path(options.out).parent, "what is measured (--out)")
     found = measure(
         options.root,
         encoder=options.encoder,
@@ -461,11 +468,12 @@ def _speed(options):
 
 def _predict(options):
     from pradot.detector import Pradot, fitted_with, image_score
-    from pradot.images import find_images, image_shape
+    from pradot.images import ImageError, find_images, image_shape
     from pradot.paper.evaluation import Maps
     from pradot.paper.own import write_predictions
 
-    paths = find_images(options.images)
+    paths, out = find_images(options.images), Path(options.out)
+    check_folder(out, "scores and heat maps (--out)")
     encoder = None
     if options.encoder or options.weights:
         made_with = fitted_with(options.model)
@@ -477,21 +485,38 @@ def _predict(options):
             device=options.device,
         )
     detector = Pradot.load(options.model, encoder=encoder, device=pick_device(options.device))
-    out = Path(options.out)
-    shapes, found, scores = [image_shape(path) for path in paths], [], []
+    scored, found, shapes, scores, problems = [], [], [], [], []
     with progress_bar(len(paths), "scoring", "image") as bar:
         for start in range(0, len(paths), 16):  # a folder of any size takes the memory of a few images
-            found.append(detector.branch_maps(paths[start : start + 16]))
-            maps = Maps(found[-1], shapes[start : start + 16], keep_bytes=0)
-            scores += [image_score(anomaly_map, detector.top_part) for anomaly_map in maps]
-            bar.update(len(maps))
-    branch_maps = {branch: torch.cat([maps[branch] for maps in found]) for branch in found[0]}
-    low, high = write_predictions(out, paths, Maps(branch_maps, shapes, keep_bytes=0), top_part=detector.top_part)
-    order = np.argsort(scores)[::-1][:5]
-    print(
-        f"{len(paths)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} (colours {low:.3f} to {high:.3f})"
-    )
-    print("highest: " + ", ".join(shown(f"{paths[i].name} {scores[i]:.3f}") for i in order))
+            part = paths[start : start + 16]
+            try:
+                found.append(detector.branch_maps(part))
+            except ImageError:  # the others are scored all the same
+                part, readable = [], part
+                for path in readable:
+                    try:
+                        found.append(detector.branch_maps([path]))
+                    except ImageError as error:
+                        problems.append(error)
+                    else:
+                        part.append(path)
+            scored += part
+            bar.update(len(paths[start : start + 16]))
+    if scored:
+        shapes = [image_shape(path) for path in scored]
+        maps = Maps({branch: torch.cat([one[branch] for one in found]) for branch in found[0]}, shapes, keep_bytes=0)
+        scores = [image_score(anomaly_map, detector.top_part) for anomaly_map in maps]
+        low, high = write_predictions(out, scored, maps, top_part=detector.top_part)
+        order = np.argsort(scores)[::-1][:5]
+        print(
+            f"{len(scored)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} "
+            f"(colours {low:.3f} to {high:.3f})"
+        )
+        print("highest: " + ", ".join(shown(f"{scored[i].name} {scores[i]:.3f}") for i in order))
+    for problem in problems[:-1]:
+        print(f"pradot: {shown(problem)}", file=sys.stderr)
+    if problems:
+        raise PradotError(f"{problems[-1]} {len(problems)} of {len(paths)} images have no score.")
 
 
 def _doctor(options):

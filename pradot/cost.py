@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from pradot.errors import PradotError
+from pradot.errors import PradotError, is_number
 
 
 class CostScale(NamedTuple):
@@ -98,8 +98,8 @@ def spatial_cost(p, q):
 
 def check_alpha(alpha):
     """Return `alpha` as a float; raise PradotError unless it lies in [0, 1]."""
-    if not 0 <= alpha <= 1:  # NaN fails too
-        raise PradotError(f"alpha is {alpha}; it weighs features against space and must lie in [0, 1]")
+    if not (is_number(alpha) and 0 <= alpha <= 1):  # NaN fails too
+        raise PradotError(f"alpha is {alpha!r}; it weighs features against space and must lie in [0, 1]")
     return float(alpha)
 
 

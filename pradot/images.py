@@ -5,6 +5,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,24 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from pradot.errors import PradotError
+from pradot.errors import PradotError, printable
+from pradot.files import plain_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """File endings taken for images, in any case."""
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that are read, whatever a file's ending: none for which Pillow would start another program."""
+
+MAX_PIXELS = 89_478_485
+"""Of an image, such as 20,000 x 4,000: beyond it Pillow warns of files that unpack to far more than they hold."""
+
 READING = 1
 """Counted up whenever `read_image` or `resize_image` gives other values for the same file: kept features are made again."""
+
+
+class ImageError(PradotError):
+    """An image cannot be read; the message names it."""
 
 
 def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
@@ -38,9 +50,9 @@ def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
 
     Raises
     ------
-    PradotError
-        If the file is missing, empty, cut short or no image, or if values or shape are none of those above.
-        An image is never skipped.
+    ImageError
+        If the file is missing, empty, cut short, no image of the `FORMATS`, or has more than `MAX_PIXELS` pixels, or if values
+        or shape are none of those above. An image is never skipped.
 
     Notes
     -----
@@ -53,7 +65,7 @@ def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return _from_array(image)
     if not isinstance(image, str | os.PathLike | Image.Image):
-        raise PradotError(f"An image must be a path, a PIL image or a numpy array, not {type(image).__name__}.")
+        raise ImageError(f"An image must be a path, a PIL image or a numpy array, not {type(image).__name__}.")
     return _read(image, _from_pil)
 
 
@@ -71,7 +83,7 @@ def read_mask_file(path: str | Path) -> np.ndarray:
 
     Raises
     ------
-    PradotError
+    ImageError
         As for `read_image`.
     """
     return _read(path, _mask_from_pil)
@@ -83,17 +95,10 @@ def _read(image: str | os.PathLike | Image.Image, convert: Callable[[Image.Image
     try:
         if isinstance(image, Image.Image):
             return convert(image)
-        with Image.open(image) as opened:
+        with _opened(image) as opened:
             return convert(opened)
     except Exception as error:  # broken files make Pillow's decoders raise nearly anything
-        if isinstance(error, FileNotFoundError):
-            reason = "there is no such file"
-        elif isinstance(error, UnidentifiedImageError):
-            is_empty = os.path.getsize(name) == 0
-            reason = "the file is empty (0 bytes)" if is_empty else "its content is in no image format known to Pillow"
-        else:
-            reason = str(error) or type(error).__name__
-        raise PradotError(f"Cannot read the image {name}: {reason}. Replace it or take it out of the data.") from error
+        raise unreadable(name, error) from error
 
 
 def image_shape(path: str | Path) -> tuple[int, int]:
@@ -101,17 +106,45 @@ def image_shape(path: str | Path) -> tuple[int, int]:
 
     Raises
     ------
-    PradotError
-        If the file is missing or no image.
+    ImageError
+        If the file is missing, no image or too large a one.
     """
     try:
-        with Image.open(path) as opened:
+        with _opened(path) as opened:
             width, height = opened.size
             orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
             turned = orientation in (5, 6, 7, 8) and opened.format != "TIFF"  # of a TIFF, Pillow gives the upright size
-    except (OSError, SyntaxError) as error:
-        raise PradotError(f"Cannot read the image {path}: {error}. Replace it or take it out of the data.") from error
+    except Exception as error:  # as above
+        raise unreadable(path, error) from error
     return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """The image of a plain file, its pixels not decoded yet."""
+    plain_file(path)
+    with Image.open(path, formats=FORMATS) as opened:
+        width, height = opened.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"it has {width} x {height} pixels, and at most {MAX_PIXELS} are read; cut or shrink it")
+        yield opened
+
+
+def unreadable(name: str | os.PathLike, error: Exception) -> ImageError:
+    """The error that names an image or another file of the data, and says in a few words why it cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        reason = "there is no such file"
+    elif isinstance(error, UnidentifiedImageError):
+        is_empty = os.path.getsize(name) == 0
+        kinds = ", ".join(FORMATS)
+        reason = "the file is empty (0 bytes)" if is_empty else f"its content is in no image format that is read ({kinds})"
+    elif isinstance(error, Image.DecompressionBombError):
+        reason = f"it has more than the {MAX_PIXELS} pixels that are read; cut or shrink it"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    else:
+        reason = str(error) or type(error).__name__
+    return ImageError(f"Cannot read the image {printable(name)}: {reason}. Replace it or take it out of the data.")
 
 
 def resize_image(image: np.ndarray, size: int) -> torch.Tensor:
@@ -156,7 +189,7 @@ def load_batches(images: Sequence, size: int, batch_size: int) -> Iterator[torch
 
     Raises
     ------
-    PradotError
+    ImageError
         If an image cannot be read: the first such in their order. Once the generator is closed or has raised, no thread
         runs any more.
     """
@@ -207,7 +240,7 @@ def find_images(folder: str | Path) -> list[Path]:
 
 
 def list_images(images: Iterable) -> list:
-    """List images given as paths, PIL images or arrays; refuse one path alone, whose letters would be taken for paths.
+    """List images given as paths, PIL images or arrays; refuse one alone, whose letters or rows would be taken for images.
 
     Parameters
     ----------
@@ -220,13 +253,19 @@ def list_images(images: Iterable) -> list:
     Raises
     ------
     PradotError
-        If `images` is a path.
+        If `images` is one path or image, or nothing that can be gone through.
     """
     if isinstance(images, str | os.PathLike):
         raise PradotError(
             f"A list of images is needed, not the one path {images}: for the images of a folder give "
             "pradot.images.find_images(FOLDER), for one image [FILE]."
         )
+    is_one = isinstance(images, Image.Image) or (
+        isinstance(images, np.ndarray) and (images.ndim < 3 or (images.ndim == 3 and images.shape[2] <= 4))
+    )
+    if is_one or not isinstance(images, Iterable):
+        found = f"an array of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise PradotError(f"A list of images is needed, not {found}: for one image give [IMAGE].")
     return list(images)
 
 
@@ -288,7 +327,7 @@ def _mask_from_pil(image: Image.Image) -> np.ndarray:
 def _from_array(array: np.ndarray) -> np.ndarray:
     name = f"the array of shape {array.shape} and dtype {array.dtype}"
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or array.size == 0:
-        raise PradotError(f"Cannot take {name} for an image: expected (height, width) or (height, width, 3), not empty.")
+        raise ImageError(f"Cannot take {name} for an image: expected (height, width) or (height, width, 3), not empty.")
     if array.dtype == np.uint8:
         values = array.astype(np.float32) / np.float32(255)
     elif array.dtype == np.uint16:
@@ -299,9 +338,9 @@ def _from_array(array: np.ndarray) -> np.ndarray:
         try:
             values = _unit_range(array)
         except ValueError as error:
-            raise PradotError(f"Cannot take {name} for an image: {error}.") from error
+            raise ImageError(f"Cannot take {name} for an image: {error}.") from error
     else:
-        raise PradotError(f"Cannot take {name} for an image: convert it to uint8, uint16, bool, or float in [0, 1].")
+        raise ImageError(f"Cannot take {name} for an image: convert it to uint8, uint16, bool, or float in [0, 1].")
     return values if values.ndim == 3 else _three_channels(values)
 
 

@@ -8,12 +8,12 @@ import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from pradot import cost, precision, prototypes, streaming, transport
 from pradot.cost import CostScale
-from pradot.files import alone, replacing
+from pradot.errors import PradotError
+from pradot.files import alone, check_folder
+from pradot.sealed import load_sealed, save_sealed
 
 
 def learn_once(learner, features, validation, folder):
@@ -39,6 +39,7 @@ def learn_once(learner, features, validation, folder):
     """
     if folder is None:
         return False, _learn(learner, features, validation)
+    check_folder(folder, "the feature cache (PRADOT_CACHE)")
     path = Path(folder) / f"prototypes-{_key(learner, features, validation)}.safetensors"
     with alone(path):  # runs in other processes that need the same prototypes wait for them
         seconds = _read(learner, path) if path.exists() else None
@@ -84,19 +85,21 @@ def _write(learner, path, seconds):
         "seconds": seconds,
     }
     tensors = {"prototypes": learner.prototypes_.cpu().contiguous(), "positions": learner.positions_.cpu().contiguous()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"learned": json.dumps(learned)})
+    try:
+        save_sealed(tensors, path, {"learned": json.dumps(learned)})
+    except PradotError as error:  # they are learned: only another run has to do it again
+        warnings.warn(f"learned prototypes are not kept: {error}", stacklevel=3)
 
 
 def _read(learner, path):
     """Seconds that learning took then; None, with a warning, if the file is damaged."""
     try:
-        with safe_open(path, framework="pt", device=str(learner.device)) as file:
-            learned = json.loads(file.metadata()["learned"])
-            learner.prototypes_, learner.positions_ = file.get_tensor("prototypes"), file.get_tensor("positions")
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
-        warnings.warn(f"learned prototypes {path} cannot be read and are learned again", stacklevel=3)
+        tensors, metadata = load_sealed(path, learner.device)
+    except PradotError as error:
+        warnings.warn(f"learned prototypes {path} cannot be read and are learned again: {error}", stacklevel=3)
         return None
+    learned = json.loads(metadata["learned"])
+    learner.prototypes_, learner.positions_ = tensors["prototypes"], tensors["positions"]
     learner.grid_shape_, learner.scale_ = tuple(learned["grid_shape"]), CostScale(*learned["scale"])
     learner.n_steps_, learner.best_step_ = learned["n_steps"], learned["best_step"]
     learner.history_, learner.notes_ = learned["history"], learned["notes"]

@@ -12,11 +12,11 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost
-from pradot.errors import PradotError
+from pradot.errors import PradotError, is_number, is_whole
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
 from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, has_bfloat16, sinkhorn_streamed
-from pradot.transport import SOLVERS, sinkhorn
+from pradot.transport import SOLVERS, check_iterations, sinkhorn
 
 POSITIONS = ("fixed", "learned")
 SPREAD_PRIOR = 5  # patches of average cost that a prototype is taken to have besides its own
@@ -495,15 +495,17 @@ class PrototypeLearner(BaseEstimator):
                 "(height, width, channels)"
             )
 
-    def _check(self, features):
+    def check_settings(self):
+        """Raise PradotError if a setting is out of range; `fit` does so too."""
         check_alpha(self.alpha)
+        check_iterations(self.reg, self.n_iter)
         n = self.n_prototypes
-        whole = n >= 1 and float(n).is_integer()
-        square_part = 0 < n < 1 and math.isclose(round(n**-0.5) ** -2, n, rel_tol=1e-6)
+        whole = is_number(n) and n >= 1 and float(n).is_integer()
+        square_part = is_number(n) and 0 < n < 1 and math.isclose(round(n**-0.5) ** -2, n, rel_tol=1e-6)
         if not (whole or square_part):
-            raise PradotError(f"n_prototypes is {n}; give a whole number >= 1, or 1/4, 1/9, 1/16, ... for a coarser grid")
-        if not 0 <= self.ema < 1:
-            raise PradotError(f"ema is {self.ema}; it must lie in [0, 1), or no prototype ever moves")
+            raise PradotError(f"n_prototypes is {n!r}; give a whole number >= 1, or 1/4, 1/9, 1/16, ... for a coarser grid")
+        if not (is_number(self.ema) and 0 <= self.ema < 1):
+            raise PradotError(f"ema is {self.ema!r}; it must lie in [0, 1), or no prototype ever moves")
         choices = {
             "positions": POSITIONS,
             "start": STARTS,
@@ -513,18 +515,30 @@ class PrototypeLearner(BaseEstimator):
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
-        if not 0 < self.tol <= 2:
-            raise PradotError(f"tol is {self.tol}; the marginal error at which transport stops must lie in (0, 2]")
+        if not (is_number(self.tol) and 0 < self.tol <= 2):
+            raise PradotError(f"tol is {self.tol!r}; the marginal error at which transport stops must lie in (0, 2]")
+        if not (is_number(self.keep_gb) and self.keep_gb >= 0):
+            raise PradotError(f"keep_gb is {self.keep_gb!r}; it must be a number of GB, at least 0")
         for name, lowest in {"n_epochs": 1, "batch_size": 1, "max_steps": 0}.items():
             value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise PradotError(f"{name} is {value}; it must be at least {lowest}")
+            if (value is not None or name != "max_steps") and not (is_whole(value) and value >= lowest):
+                raise PradotError(f"{name} is {value!r}; it must be a whole number, at least {lowest}")
+        check_seed(self.random_state)
+
+    def _check(self, features):
+        self.check_settings()
         if features.ndim != 4 or len(features) == 0:
             raise PradotError(
                 f"features must be (n_images, height, width, channels) of at least one image, not {tuple(features.shape)}"
             )
         if not all(torch.isfinite(part).all() for part in features.split(64)):  # no second array as large
             raise PradotError("the features hold NaN or infinity: look at the images and at the encoder's weights")
+
+
+def check_seed(seed):
+    """Raise PradotError unless a seed is a whole number from 0 to 2**32 - 1."""
+    if not (is_whole(seed) and 0 <= seed < 2**32):
+        raise PradotError(f"random_state is {seed!r}; it must be a whole number from 0 to {2**32 - 1}")
 
 
 def _spread_out(layers, cells, n):

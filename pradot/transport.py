@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import ot
 import torch
 
-from pradot.errors import PradotError
+from pradot.errors import PradotError, is_number, is_whole
 
 SOLVERS = ("kernel", "pot")
 
@@ -136,11 +136,11 @@ def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):
 
 
 def check_iterations(reg, n_iter):
-    """Raise PradotError unless `reg` is a positive number and `n_iter` at least 1."""
-    if n_iter < 1:
-        raise PradotError(f"n_iter is {n_iter}; Sinkhorn needs at least one iteration")
-    if not (reg > 0 and math.isfinite(reg)):
-        raise PradotError(f"reg is {reg}; the weight of the entropy must be a positive number")
+    """Raise PradotError unless `reg` is a positive number and `n_iter` a whole one of at least 1."""
+    if not is_whole(n_iter) or n_iter < 1:
+        raise PradotError(f"n_iter is {n_iter!r}; Sinkhorn needs a whole number of iterations, at least one")
+    if not (is_number(reg) and reg > 0 and math.isfinite(reg)):
+        raise PradotError(f"reg is {reg!r}; the weight of the entropy must be a positive number")
 
 
 def check_precision(reg, largest, dtype):

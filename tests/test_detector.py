@@ -84,6 +84,9 @@ def test_held_out_images_are_not_trained_on(tiny_encoder, monkeypatch):
         def __init__(self, *args, **kwargs):
             pass
 
+        def check_settings(self):
+            pass
+
         def fit(self, kept, held_out):
             parts.append((kept[:, 0, 0, 0].tolist(), held_out[:, 0, 0, 0].tolist()))
             return self

@@ -91,12 +91,12 @@ def test_what_is_not_the_papers_own_setting_does_not_count(tmp_path, change, sai
 
 def test_the_mean_is_of_the_categories_that_compare(tmp_path):
     for category in CATEGORIES["mvtec_ad"]:
-        own_setting(tmp_path, category, image=11.7 if category == "toothbrush" else 0.6 if category != "bottle" else 0)
+        own_setting(tmp_path, category, image=-11.7 if category == "toothbrush" else -0.6 if category != "bottle" else 0)
     table, _ = verify(tmp_path)
     table = table.set_index(["category", "metric"])
     assert table.loc[("toothbrush", "image_auroc"), "verdict"] == "not comparable"
     mean = table.loc[("mean of 14", "image_auroc")]
-    assert mean["difference"] == pytest.approx(0.6 * 13 / 14) and mean["verdict"] == "OFF"  # each alone is within
+    assert mean["difference"] == pytest.approx(-0.6 * 13 / 14) and mean["verdict"] == "OFF"  # each alone is within
     assert table.loc[("cable", "image_auroc"), "verdict"] == "within"
     (tmp_path / "zipper-paper-0.json").unlink()
     assert not verify(tmp_path)[0]["category"].str.startswith("mean").any()

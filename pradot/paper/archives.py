@@ -185,12 +185,14 @@ def add(archive: str | Path, root: str | Path | None = None, *, progress: bool =
     Returns
     -------
     Path
-        The folder of its categories, ``<folder>/<name of the data set>``, made whole or not at all.
+        The folder of its categories, ``<folder>/<name of the data set>``, made whole or not at all. If it is there, categories
+        that it does not have yet are put into it, such as those of MVTec AD that came one by one; VisA comes whole.
 
     Raises
     ------
     PradotError
-        If the archive cannot be read, is unsafe (see `unpack`) or holds no known data set, or if the data set is there.
+        If the archive cannot be read, is unsafe (see `unpack`) or holds no known data set, or if the data set or a category of
+        it is there.
     """
     archive, folder = Path(archive).expanduser().absolute(), data_folder(root)
     if not archive.is_file():
@@ -214,9 +216,17 @@ def add(archive: str | Path, root: str | Path | None = None, *, progress: bool =
                 "archive: run --dataset folder --root FOLDER."
             )
         ((name, path),) = found.items()
-        _refuse_present(folder / name)
-        path.rename(folder / name)
-    return folder / name
+        target = folder / name
+        if not target.is_dir() or (path / "split_csv").exists():
+            _refuse_present(target)
+            path.rename(target)
+        else:
+            categories = [one for one in visible(path) if DATASETS[name].is_category(one)]
+            for one in categories:
+                _refuse_present(target / one.name)
+            for one in categories:
+                one.rename(target / one.name)
+    return target
 
 
 def identify(archive: Path, progress: bool = False) -> str | None:

@@ -303,7 +303,7 @@ def _spec(dataset: str) -> Dataset:
 
 
 def _absolute(path: str | Path) -> Path:
-    return Path(os.path.abspath(Path(path).expanduser()))  # so that "." has a name too
+    return Path(os.path.abspath(os.path.expanduser(path)))  # so that "." has a name too
 
 
 def _search(spec: Dataset, base: Path, any_name: bool) -> Path | None:

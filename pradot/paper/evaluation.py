@@ -125,6 +125,39 @@ def score_images(detector, features, size=224):
     return np.array([image_score(anomaly_map, detector.top_part) for anomaly_map in maps])
 
 
+def check_test(data, shapes):
+    """Read all masks of a category's test images, before the long work that needs them after it.
+
+    Parameters
+    ----------
+    data : Category
+    shapes : sequence of (int, int)
+        Height and width of the test images.
+
+    Returns
+    -------
+    list of str
+        Which masks show no defect, in a sentence, if any do.
+
+    Raises
+    ------
+    PradotError
+        A mask cannot be read, or is of another size than its image; in MVTec AD LOCO also what `read_defects` refuses.
+    """
+    empty = []
+    for sample, shape in zip(data.test, shapes, strict=True):
+        if not sample.is_anomalous or not data.has_masks:
+            continue
+        if data.dataset == "mvtec_loco":
+            read_defects(data, sample, shape)
+        elif not read_mask(sample, shape).any():
+            empty.append(f"{sample.defect}/{sample.path.name}")
+    if not empty:
+        return []
+    first = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
+    return [f"The masks of {len(empty)} anomalous images show no defect ({first}): to pixel metrics these are wholly normal."]
+
+
 def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=None, top_part=0.0):
     """Scores and metrics of a category's test images.
 
@@ -176,6 +209,9 @@ def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=N
     watch.lap("loading")
 
     labels, notes = data.labels, []
+    if masks is not None and not any(mask.any() for mask in masks):
+        masks = None
+        notes.append("No mask shows a defect" + (f" at {size} x {size}" if size else "") + ": pixel metrics are absent.")
     results = {"metrics": dict.fromkeys(METRICS), "by_defect": {}}
     results["images"] = [
         {"file": str(sample.path.relative_to(data.root)), "defect": sample.defect, "score": float(score)}

@@ -143,9 +143,14 @@ def _test_samples(folder: Path, layout: str) -> list[Sample]:
     samples = []
     for defect in (path for path in visible(folder / "test") if path.is_dir()):
         truth = [] if defect.name == "good" else visible(folder / "ground_truth" / defect.name)
-        masks = {path.stem: (path,) for path in truth if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()}
+        truth_files = [path for path in truth if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
+        masks = {path.stem: (path,) for path in truth_files}
+        _refuse_twins(truth_files, "masks", "one image")
         folders = {path.name: path for path in truth if path.is_dir()}  # of several masks, as in MVTec AD LOCO
-        for path in find_images(defect):
+        images = find_images(defect)
+        if masks or folders:
+            _refuse_twins(images, "images", "one mask")
+        for path in images:
             found = masks.get(f"{path.stem}_mask", masks.get(path.stem, ()))
             if not found and path.stem in folders:
                 found = tuple(mask for mask in visible(folders[path.stem]) if mask.suffix.lower() in IMAGE_SUFFIXES)
@@ -153,6 +158,17 @@ def _test_samples(folder: Path, layout: str) -> list[Sample]:
     if not samples:
         raise PradotError(f"No test images in {folder / 'test'}: {describe_folder(folder / 'test')}.{layout}")
     return samples
+
+
+def _refuse_twins(files: list[Path], what: str, of: str) -> None:
+    """Refuse files that differ in their ending alone where masks are told by name: it would be chance which is whose."""
+    first = {}
+    for path in files:
+        if path.stem in first:
+            raise PradotError(
+                f"The {what} {first[path.stem]} and {path.name} both belong to {of} by their name: rename or remove one."
+            )
+        first[path.stem] = path
 
 
 def _refuse_loose_images(folder: Path, layout: str) -> None:
@@ -212,7 +228,7 @@ def _visa_archive(folder: Path) -> Images:
             defect = {"normal": "good", "anomaly": "bad"}[row["label"]]
             masks = (folder.parent / _inside(row["mask"]),) if defect == "bad" and row["mask"] else ()
             found[row["split"]].append(Sample(folder.parent / row["image"], defect, masks))
-    except (KeyError, csv.Error, ValueError) as error:
+    except (KeyError, TypeError, csv.Error, ValueError) as error:  # TypeError: a line of too few entries
         raise PradotError(
             f"{split} is no split of VisA ({type(error).__name__}: {error}): expected the columns object, split (train or "
             "test), label (normal or anomaly), image and mask. Copy it from the archive again."

@@ -1,6 +1,7 @@
 """Masks of test images: their union, and in MVTec AD LOCO one by one with their saturation areas."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from pradot.errors import PradotError
+from pradot.errors import PradotError, is_number, is_whole
 from pradot.images import read_mask_file
 from pradot.paper.layouts import Sample
 
@@ -145,10 +146,15 @@ def read_saturations(config: Path) -> dict[int, tuple[float, bool]]:
     """
     try:
         entries = json.loads(config.read_text(encoding="utf-8"))
-        found = {int(e["pixel_value"]): (float(e["saturation_threshold"]), bool(e["relative_saturation"])) for e in entries}
-        if not found or len(found) < len(entries) or min(threshold for threshold, _ in found.values()) <= 0:
-            raise ValueError("no entry, two of one pixel_value, or a threshold of 0 or less")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found = {e["pixel_value"]: (e["saturation_threshold"], e["relative_saturation"]) for e in entries}
+        if not found or len(found) < len(entries):
+            raise ValueError("no entry, or two of one pixel_value")
+        for value, (threshold, is_relative) in found.items():
+            if not (is_whole(value) and is_number(threshold) and isinstance(is_relative, bool)):
+                raise ValueError(f"entry of pixel_value {value!r}: expected a whole number, a number, and true or false")
+            if not 0 < threshold < math.inf:  # NaN fails too
+                raise ValueError(f"entry of pixel_value {value}: a threshold of 0, less, or no finite number")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise PradotError(
             f"{config} does not give the defects' saturations ({what}): expected a list of objects with pixel_value, "

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib import image as picture
 
 from pradot.detector import image_score
-from pradot.files import alone, replacing
+from pradot.files import NAME_BYTES, alone, replacing, short_name
 from pradot.names import file_cell
 from pradot.paper.notebooks import open_category, project_root
 
@@ -45,7 +45,7 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
     out : str or Path
         Folder; ``heat_maps`` in it is made.
     paths : sequence of Path
-        The images; the files of their heat maps bear their names.
+        The images; the files of their heat maps bear their names (those too long for it, their beginnings and a hash).
     maps : sequence of ndarray of shape (height_i, width_i)
         Anomaly maps. Each is read twice and none is kept: they may be made as they are read, see
         `pradot.paper.evaluation.Maps`.
@@ -71,7 +71,7 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
         writer.writerow([file_cell(path.name), f"{score:.6f}"] + ([] if threshold is None else [int(score > threshold)]))
     with alone(out / "scores.csv"):  # two calls at once: the pictures and the scores are those of one of them
         for path, anomaly_map in zip(paths, maps, strict=True):
-            with replacing(out / "heat_maps" / f"{path.name}.png") as temporary:
+            with replacing(out / "heat_maps" / f"{short_name(path.name, NAME_BYTES - 4)}.png") as temporary:
                 picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
         with replacing(out / "scores.csv") as temporary:
             temporary.write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")  # names as they are on disk

@@ -12,23 +12,22 @@ import os
 import platform
 import re
 import resource
-import tempfile
 from collections import Counter
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from pradot.detector import Branch
-from pradot.errors import PradotError
-from pradot.files import alone, replacing
-from pradot.images import image_shape
+from pradot.errors import PradotError, is_number
+from pradot.files import alone, check_folder, plain_file, replacing
+from pradot.images import image_shape, unreadable
 from pradot.paper.datasets import find_root, load_category
-from pradot.paper.evaluation import METRICS, evaluate, maps_and_scores
+from pradot.paper.evaluation import METRICS, check_test, evaluate, maps_and_scores
 from pradot.paper.presets import Rival
 from pradot.paper.provenance import conditions, other_code
 from pradot.progress import progress_bar
+from pradot.sealed import load_sealed, save_sealed
 from pradot.stopwatch import Stopwatch
 
 RECORD_FORMAT = 1
@@ -185,27 +184,31 @@ def find_record(path, model=None, again=False):
 
 def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cache, progress, seconds):
     reset_peak_memory()
+    # What can be wrong with the data is found before the fit.
+    all_shapes = [image_shape(path) for path in (*data.train, *data.validation)]
+    paths = [sample.path for sample in data.test]
+    shapes = [image_shape(path) for path in paths]
+    found = check_test(data, shapes)
+    if cache is not None and paths:  # kept there until they are scored
+        encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
     features = encoder.features(data.train, cache=cache, progress=progress, seconds=seconds)
     validation = None  # a part of the training images, unless the data set holds some out itself
     if data.validation:
         validation = encoder.features(data.validation, cache=cache, progress=progress, seconds=seconds)
     detector = preset.detector(encoder, identity["seed"], cache=cache, progress=progress)
     detector.fit_features(features, validation)
-    notes = [*encoder.notes, *data.notes, *detector.notes_]
+    notes = [*encoder.notes, *data.notes, *found, *detector.notes_]
     seconds["fit"] = sum(detector.seconds_.values())
     if detector.found_:
         notes.append(
             f"{len(detector.found_)} of {len(detector.learners_)} branches were learned before, by a run that trains alike or "
             "by a stopped one: the seconds of the fit are those of then, the peak of memory is without them"
         )
-    all_shapes = [image_shape(path) for path in (*data.train, *data.validation)]
     results, branch_maps = {"metrics": dict.fromkeys(METRICS), "by_defect": {}, "images": []}, {}
     if data.test:
-        paths = [sample.path for sample in data.test]
         features = encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
         watch = Stopwatch(seconds)
         branch_maps, scores = maps_and_scores(detector, features)
-        shapes = [image_shape(path) for path in paths]
         all_shapes += shapes
         results, found = evaluate(
             data, branch_maps, shapes, preset.evaluation_size, watch, progress, scores=scores, top_part=detector.top_part
@@ -247,9 +250,9 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
             detector.save(model)
             record["model_sha256"] = _hash_model(model)
     if branch_maps:
-        with replacing(path.with_suffix(".safetensors")) as temporary:
-            save_file({f"{b.scale} {b.alpha}": maps.contiguous() for b, maps in branch_maps.items()}, temporary)
-            path.unlink(missing_ok=True)  # of a run made again: a record never lies beside another's patch scores
+        path.unlink(missing_ok=True)  # of a run made again: a record never lies beside another's patch scores
+        save_sealed({f"{b.scale} {b.alpha}": m.contiguous() for b, m in branch_maps.items()}, path.with_suffix(".safetensors"))
+    record["sha256"] = _hash_record(record)
     with replacing(path) as temporary:  # the record comes last: where it is, the run is whole
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
@@ -261,9 +264,10 @@ def read_record(path):
     Raises
     ------
     PradotError
-        The file is no record of this version.
+        The file is no record of this version, or was changed after it was written.
     """
     try:
+        plain_file(path)
         record = json.loads(Path(path).read_text())
         missing = [key for key in RECORD_KEYS if key not in record]
         if not missing:
@@ -279,19 +283,30 @@ def read_record(path):
         )
     if record["format"] != RECORD_FORMAT:
         raise PradotError(f"{path} is a record of format {record['format']}; this version reads {RECORD_FORMAT}: run it again")
+    # The first records had no checksum.
+    if record.get("sha256", _hash_record(record)) != _hash_record(record):
+        raise PradotError(f"{path} is not as it was written, so that its numbers are nobody's: delete it and run again")
     return record
 
 
+def _hash_record(record):
+    """SHA-256 over a record, but for its own entry of it."""
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _check_kinds(record):
-    """Raise what says where a value is of another kind than records have."""
+    """Raise what says where a value is of another kind than records have; metrics are fractions or None."""
     values = [(key, record[key], kind) for key, kind in RECORD_KEYS.items()]
     names = ("name", "weights_source", "weights_sha256")
     values += [(f"the encoder's {name}", record["encoder"][name], str) for name in names]
-    metrics = [record["metrics"], *record["by_defect"].values()]
-    values += [(name, value, float | int | None) for each in metrics for name, value in each.items()]
     for name, value, kind in values:
         if not isinstance(value, kind):
             raise TypeError(f"{name} is {str(value)[:40]!r}")
+    for metrics in (record["metrics"], *record["by_defect"].values()):
+        for name, value in metrics.items():
+            if value is not None and not (is_number(value) and -1e-6 <= value <= 1 + 1e-6):  # rounding
+                raise TypeError(f"{name} is {str(value)[:40]!r}, no fraction")
 
 
 def read_records(folder):
@@ -326,12 +341,21 @@ def read_branch_maps(path):
     -------
     dict of Branch to Tensor of shape (n_test, height, width)
         For `pradot.detector.upsample_and_average`.
+
+    Raises
+    ------
+    PradotError
+        They are not there, or not as they were written.
     """
     path = Path(path).with_suffix(".safetensors")
     if not path.exists():
         raise PradotError(f"no patch scores at {path}: delete the record beside it and run again")
+    try:
+        tensors, _ = load_sealed(path)
+    except PradotError as error:
+        raise PradotError(f"{error}: delete the record beside it and run again") from error
     branch_maps = {}
-    for name, maps in load_file(path).items():
+    for name, maps in tensors.items():
         scale, alpha = name.split()
         branch_maps[Branch(int(scale), float(alpha))] = maps
     return dict(sorted(branch_maps.items()))
@@ -355,7 +379,7 @@ def slug(text):
 def _hash_data(data, progress):
     """SHA-256 over names and contents of all files of the category, so that other data under the same name is another run."""
     lines = (f"{name} {digest}\n" for name, digest in file_hashes(data, progress))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
 def file_hashes(data, progress=False):
@@ -376,9 +400,9 @@ def _hash_files(root, stats, progress):
 
 def _size_and_time(path):
     try:
-        found = path.stat()
-    except OSError as error:
-        raise PradotError(f"cannot read {path}: {error}") from error
+        found = plain_file(path)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
     return found.st_size, found.st_mtime_ns
 
 
@@ -403,17 +427,9 @@ def _hash_file(path):
 
 def _check_folders(out, model):
     """Say before the long work what would keep its results from being written."""
-    for what, folder in {"run records (--out)": out, "the model (--save-model)": model}.items():
-        if folder is None:
-            continue
-        nearest = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
-        try:
-            with tempfile.TemporaryFile(dir=nearest):
-                pass
-        except OSError as error:
-            raise PradotError(
-                f"{folder} cannot be a folder of {what}: nothing can be written in {nearest} ({error.strerror}); name another"
-            ) from error
+    check_folder(out, "run records (--out)")
+    if model is not None:
+        check_folder(model, "the model (--save-model)")
     if model is not None and Path(model).resolve().is_relative_to(Path(out).resolve()):
         raise PradotError(
             f"the model's folder {model} (--save-model) lies in the folder of run records {out} (--out), where every *.json "

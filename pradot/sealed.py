@@ -1,0 +1,82 @@
+"""Tensors on disk with a checksum of all that the file holds: what was cut, edited or swapped is told from what was written."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from pradot.errors import PradotError
+from pradot.files import no_room, plain_file, replacing
+
+
+def save_sealed(tensors, path, metadata=None):
+    """Write tensors to a safetensors file, whole or not at all, with the SHA-256 of its name, metadata and tensors.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+    path : str or Path
+        Missing folders are made.
+    metadata : dict of str to str, optional
+        Kept beside the tensors.
+
+    Raises
+    ------
+    PradotError
+        There is no room for it.
+    """
+    path, metadata = Path(path), dict(metadata or {})
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata | {"sha256": _seal(path, metadata, tensors)})
+        except SafetensorError as error:  # what else goes wrong here than the disk?
+            raise no_room(path, re.sub(r"^.*I/O error: ", "", str(error))) from error
+
+
+def load_sealed(path, device="cpu"):
+    """Read what `save_sealed` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+    device : str
+        Of the tensors.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+    metadata : dict of str to str
+
+    Raises
+    ------
+    PradotError
+        There is no such file, it is not whole, or not as it was written under this name.
+    """
+    path = Path(path)
+    try:
+        plain_file(path)
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise PradotError(f"{path} is damaged ({error})") from error
+    if metadata.pop("sha256", None) != _seal(path, metadata, tensors):
+        raise PradotError(f"{path} is damaged: it is not as it was written (its checksum differs)")
+    return tensors, metadata
+
+
+def hash_tensors(tensors):
+    """SHA-256 over names, types, shapes and values of tensors."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def _seal(path, metadata, tensors):
+    return hashlib.sha256(repr((path.name, sorted(metadata.items()), hash_tensors(tensors))).encode()).hexdigest()
