@@ -548,7 +548,7 @@ def _in_dense_passes(cost, x, values, reg, state, expected):
 
 
 def _pass(cost, x, values, reg, v):
-    """One pass: received mass (m,); if there are values, them as pushed (m, k), and the loss; the blocks' largest feature costs."""
+    """One pass: received mass (m,); if there are values, them as pushed (m, k), and the loss; largest costs of the blocks."""
     n, batch = x.shape[0] * x.shape[1], x.shape[1]
     received, loss, maxima = torch.zeros_like(v), 0.0, []
     pushed = None if values is None else values.new_zeros(len(cost), values.shape[2])  # (m, k)
