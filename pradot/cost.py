@@ -26,6 +26,10 @@ class CostScale(NamedTuple):
         max C_feat.
     space : float
         max C_space.
+
+    Notes
+    -----
+    Where all costs of a kind are 0 but for rounding (identical embeddings, one cell) they are not divided, see `divisor`.
     """
 
     feature: float
@@ -52,6 +56,37 @@ def grid_positions(height, width, *, device=None, dtype=torch.float32):
     return torch.cartesian_prod(rows, columns)  # (height * width, 2)
 
 
+def unit_vectors(x):
+    """Vectors brought to length 1, however short or long they are; those of zeros stay zeros.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., channels)
+        Floating-point numbers. A vector that holds NaN or infinity becomes NaN.
+
+    Returns
+    -------
+    Tensor of shape (..., channels)
+
+    Raises
+    ------
+    PradotError
+        The numbers are not floating-point ones.
+    """
+    if not x.is_floating_point():
+        raise PradotError(f"the embeddings are of {x.dtype}; give floating-point numbers")
+    kind = torch.finfo(x.dtype)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
+    # Squares of small entries are lost, those of large ones infinite. Only these vectors are measured again: the others' last
+    # digits must not depend on them.
+    lost = (length < (kind.tiny / kind.eps) ** 0.5) | ~length.isfinite()
+    if lost.any():
+        largest = x.abs().amax(-1, keepdim=True)  # (..., 1)
+        x = torch.where(lost & (largest > 0), x / largest, x)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / length.clamp(min=kind.tiny)
+
+
 def feature_cost(x, z):
     """Cosine distance ``1 - cos(x_i, z_j)``.
 
@@ -69,8 +104,7 @@ def feature_cost(x, z):
     Tensor of shape (n, m)
         In [0, 2]; 0 where two vectors point the same way.
     """
-    x = torch.nn.functional.normalize(x, dim=1)
-    z = torch.nn.functional.normalize(z, dim=1)
+    x, z = unit_vectors(x), unit_vectors(z)
     c_feat = x.new_empty(len(x), len(z))  # 2.5 GB at 28 x 28: finished block by block, while a block is in cache
     for rows, block in zip(x.split(512), c_feat.split(512), strict=True):
         torch.mm(rows, z.T, out=block).neg_().add_(1).clamp_(min=0)  # rounding may leave -1e-7: cut at 0
@@ -94,6 +128,21 @@ def spatial_cost(p, q):
     """
     # The difference form is exact where positions coincide; the matrix-product form is not.
     return torch.cdist(p, q, compute_mode="donot_use_mm_for_euclid_dist")  # (n, m)
+
+
+def divisor(largest, dtype):
+    """What costs of a dtype are divided by: the largest of them, or 1 if that is nothing but rounding.
+
+    Between equal embeddings a cosine distance is 0, but for rounding; divided by that it would be anything up to 1.
+    """
+    return largest if largest > 32 * torch.finfo(dtype).eps else 1.0
+
+
+def check_scale(scale):
+    """Return a CostScale; raise PradotError unless its maxima are finite and not negative."""
+    if not all(math.isfinite(largest) and largest >= 0 for largest in scale):
+        raise PradotError(f"the costs' scale is {tuple(scale)}: both maxima must be finite and not negative; fit again")
+    return scale
 
 
 def check_alpha(alpha):
@@ -129,17 +178,18 @@ def mix_costs(c_feat, c_space, alpha, scale=None):
     Raises
     ------
     PradotError
-        `alpha` outside [0, 1], or `c_feat` holds NaN or infinity.
+        `alpha` outside [0, 1], `scale` or a cost negative or not finite.
     """
     alpha = check_alpha(alpha)
     largest = c_feat.max().item()
     if not math.isfinite(largest):  # max() passes NaN on
         raise PradotError("the feature cost holds NaN or infinity: look at the embeddings (and the encoder's weights)")
-    if scale is None:
-        scale = CostScale(largest, c_space.max().item())
-    # A maximum of 0 means that all costs are 0 (identical embeddings, one cell): nothing to divide.
-    c_feat.mul_((1 - alpha) / (scale.feature or 1))
+    largest = CostScale(largest, c_space.max().item())
+    if not math.isfinite(largest.space):
+        raise PradotError("the spatial cost holds NaN or infinity: look at the prototypes' positions")
+    scale = largest if scale is None else check_scale(scale)
+    c_feat.mul_((1 - alpha) / divisor(scale.feature, c_feat.dtype))
     if alpha > 0:
-        cells, m = c_space.shape
-        c_feat.view(-1, cells, m).add_(c_space, alpha=alpha / (scale.space or 1))  # (batch, cells, m)
+        weight = alpha / divisor(scale.space, c_space.dtype)
+        c_feat.unflatten(0, (-1, len(c_space))).add_(c_space, alpha=weight)  # (batch, cells, m)
     return c_feat, scale

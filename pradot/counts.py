@@ -64,7 +64,7 @@ def count(normal: Iterable[np.ndarray], n_normal: int, anomalous: np.ndarray) ->
 
 
 def sort_grouped(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort scores, floats of shape (n,), and with them the numbers from 0 of their groups, int32."""
+    """Sort scores of shape (n,), and with them the numbers from 0 of their groups, int32."""
     if scores.dtype != np.float32:
         order = np.argsort(scores)
         return scores[order], groups[order]

@@ -6,8 +6,9 @@ without the means: a mean over 3 x 3 patches hides thin defects.
 """
 
 import torch
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, normalize
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
+from pradot.cost import unit_vectors
 from pradot.errors import PradotError
 from pradot.memory import KEEP_GB, room
 
@@ -38,7 +39,7 @@ def embed(features, scale, embedding="scale", *, keep_gb=KEEP_GB, folder=None):
     Raises
     ------
     PradotError
-        No such scale or embedding.
+        No such scale or embedding, or the scales' maps do not belong together.
     """
     if scale not in features:
         raise PradotError(f"no features of scale [{scale}]; the encoder gives {sorted(features)}: make it with these scales")
@@ -46,6 +47,12 @@ def embed(features, scale, embedding="scale", *, keep_gb=KEEP_GB, folder=None):
         return features[scale]
     if embedding not in EMBEDDINGS:
         raise PradotError(f"unknown embedding {embedding!r}: choose one of {', '.join(EMBEDDINGS)}")
+    for one, maps in features.items():
+        if maps.ndim != 4 or not maps.is_floating_point() or len(maps) != len(features[scale]):
+            raise PradotError(
+                f"features of scale {one} are of shape {tuple(maps.shape)} and {maps.dtype}: to be joined, those of all scales "
+                f"must be floating-point numbers (n_images, height, width, channels) of the same {len(features[scale])} images"
+            )
     grid = features[scale].shape[1:3]
     shape = (*features[scale].shape[:3], sum(maps.shape[3] for maps in features.values()))
     joined = room(shape, keep_gb, folder, features[scale].dtype)
@@ -64,4 +71,4 @@ def _at_grid(maps, grid):
         maps = adaptive_avg_pool2d(maps, grid)  # (n, channels, height, width)
     elif grid != maps.shape[2:]:
         maps = interpolate(maps, size=grid, mode="bilinear", align_corners=True)  # (n, channels, height, width)
-    return normalize(maps.permute(0, 2, 3, 1), dim=3)
+    return unit_vectors(maps.permute(0, 2, 3, 1))

@@ -128,14 +128,14 @@ def threshold(normal_scores: np.ndarray, false_alarm_rate: float) -> float:
         The rate is out of range, or there are fewer than ``1 / false_alarm_rate - 1`` scores.
     """
     scores = np.sort(_finite(normal_scores, "normal scores").ravel())
-    if not 0 < false_alarm_rate < 1:
+    if not (isinstance(false_alarm_rate, Real) and 0 < false_alarm_rate < 1):
         raise PradotError(f"the false-alarm rate is {false_alarm_rate}; it must lie between 0 and 1")
     place = math.ceil((len(scores) + 1) * (1 - false_alarm_rate) - 1e-9)  # 1e-9: 10 x (1 - 0.1) is 9, rounding aside
     if place > len(scores):
-        needed = math.ceil(1 / false_alarm_rate - 1e-9) - 1
+        needed = np.ceil(1 / false_alarm_rate - 1e-9) - 1  # infinite for the smallest of rates
         raise PradotError(
-            f"{len(scores)} normal scores say nothing about a false-alarm rate of {false_alarm_rate}: at least {needed} are "
-            "needed; hold out more normal images, or allow more false alarms"
+            f"{len(scores)} normal scores say nothing about a false-alarm rate of {false_alarm_rate}: at least {needed:.12g} "
+            "are needed; hold out more normal images, or allow more false alarms"
         )
     return float(scores[place - 1])
 
@@ -284,6 +284,7 @@ def evaluate(
         As in `auroc` and `au_pro`; also if only one of maps and masks is given, their number is not that of the labels,
         or an image labelled normal has a defect in its mask.
     """
+    labels = _binary(labels, "labels")
     images = _count_samples(labels, scores, "image metrics")
     metrics: dict[str, float | None] = {
         "image_auroc": counts.auroc(images),
@@ -338,7 +339,7 @@ def _count_samples(labels: np.ndarray, scores: np.ndarray, metric: str) -> count
 
 
 _Image = tuple[np.ndarray, np.ndarray | None, list[tuple[np.ndarray, float | None]]]
-"""A floating-point map, where any defect is (None if nowhere), and masks with their saturation areas (None: see `_overlap`)."""
+"""A map, where any defect is (None if nowhere), and masks with their saturation areas (None: see `_overlap`)."""
 
 
 def _area_under_overlap(
@@ -460,7 +461,7 @@ def _check_shapes(one: np.ndarray, mask: np.ndarray, index: int) -> None:
 
 
 def _binary(values: np.ndarray, name: str) -> np.ndarray:
-    values = np.asarray(values)
+    values = _array(values, name)
     if values.dtype == bool:
         return values
     if values.dtype.kind not in "iuf":
@@ -475,11 +476,20 @@ def _binary(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _finite(values: np.ndarray, name: str) -> np.ndarray:
-    values = np.asarray(values)
+    values = _array(values, name)
     if values.dtype.kind not in "biuf" or values.size == 0:
         raise PradotError(f"{name}: expected numbers, found shape {values.shape} of type {values.dtype}")
     # Minimum and maximum carry NaN and infinity, and need no further array.
     if not (np.isfinite(values.min()) and np.isfinite(values.max())):
         n_bad = values.size - np.count_nonzero(np.isfinite(values))
         raise PradotError(f"{name}: expected finite numbers, found {n_bad} of {values.size} NaN or infinite")
+    if values.dtype.itemsize == 8 and values.dtype.kind in "iu":
+        return values  # as float64, large ones would be rounded to ties
     return values.astype(np.result_type(values, np.float32), copy=False)
+
+
+def _array(values: np.ndarray, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise PradotError(f"{name}: expected an array of numbers, found {type(values).__name__}: {error}") from error

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.utils.validation import check_is_fitted
 
-from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost
+from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost, unit_vectors
 from pradot.errors import PradotError, is_number, is_whole
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
 from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, has_bfloat16, sinkhorn_streamed
-from pradot.transport import SOLVERS, check_iterations, sinkhorn
+from pradot.transport import SOLVERS, PrecisionError, check_iterations, sinkhorn
 
 POSITIONS = ("fixed", "learned")
 SPREAD_PRIOR = 5  # patches of average cost that a prototype is taken to have besides its own
@@ -358,7 +359,7 @@ class PrototypeLearner(BaseEstimator):
         moved = self.ema * self.prototypes_ + (1 - self.ema) * barycentres
         if sent.received is not None:  # where transport stops at a tolerance, a prototype may receive nothing: it stays
             moved = torch.where(sent.received[:, None] > 0, moved, self.prototypes_)
-        similarity = torch.nn.functional.cosine_similarity(moved, self.prototypes_)  # (m,)
+        similarity = (unit_vectors(moved) * unit_vectors(self.prototypes_)).sum(1)  # (m,)
         self.history_["loss"].append(sent.loss)
         self.history_["marginal_error"].append(sent.marginal_errors[-1])
         self.history_["n_iter"].append(sent.n_iter)
@@ -400,24 +401,23 @@ class PrototypeLearner(BaseEstimator):
         self._check_shape(features)
         x = by_cell(features)  # (height * width, batch, channels)
         cost = BlockCost(self.prototypes_, self.positions_, self.grid_shape_, self.alpha, precision=self._precision())
-        # The largest feature cost of the step before: this one's is known only after the pass that needs it.
-        scale = cost.maxima(x) if self._largest is None else CostScale(self._largest, cost.largest_space)
-        cost.scale = scale
         values = x
         if self.positions == "learned":
             places = cost.grid[:, None].expand(-1, len(features), -1)  # (height * width, batch, 2)
             values = torch.cat([x, places], 2)  # (height * width, batch, channels + 2)
-        sent = sinkhorn_streamed(
-            cost,
-            x,
-            values,
-            self.reg,
-            v=self._dual,
-            expected=self._n_passes,
-            tol=self.tol,
-            n_iter=self.n_iter,
-            keep_gb=self.keep_gb,
-        )
+        settings = {"v": self._dual, "expected": self._n_passes}
+        settings |= {name: getattr(self, name) for name in ("tol", "n_iter", "keep_gb")}
+        sent = None
+        if self._largest is not None:
+            # The largest feature cost of the step before: this one's is known only after the pass that needs it.
+            cost.scale = CostScale(self._largest, cost.largest_space)
+            try:
+                sent = sinkhorn_streamed(cost, x, values, self.reg, **settings)
+            except PrecisionError:  # this step's costs are many times larger
+                pass
+        if sent is None:
+            cost.scale = cost.maxima(x)
+            sent = sinkhorn_streamed(cost, x, values, self.reg, **settings)
         channels = x.shape[2]
         return _Sent(
             sent.pushed[:, :channels],
@@ -426,7 +426,7 @@ class PrototypeLearner(BaseEstimator):
             sent.loss,
             sent.marginal_errors,
             len(sent.marginal_errors),
-            CostScale(sent.largest, scale.space),
+            CostScale(sent.largest, cost.largest_space),
             sent.v,
             sent.n_passes,
         )
@@ -488,6 +488,8 @@ class PrototypeLearner(BaseEstimator):
         return of_cells.view(*self.grid_shape_, -1)[::every, ::every].flatten(0, 1)
 
     def _check_shape(self, features):
+        check_is_fitted(self, "prototypes_")
+        _check_maps(features)
         fitted = (*self.grid_shape_, self.prototypes_.shape[1])
         if tuple(features.shape[1:]) != fitted:
             raise PradotError(
@@ -521,16 +523,13 @@ class PrototypeLearner(BaseEstimator):
             raise PradotError(f"keep_gb is {self.keep_gb!r}; it must be a number of GB, at least 0")
         for name, lowest in {"n_epochs": 1, "batch_size": 1, "max_steps": 0}.items():
             value = getattr(self, name)
-            if (value is not None or name != "max_steps") and not (is_whole(value) and value >= lowest):
+            if (value is not None or name != "max_steps") and not (is_whole(value) and lowest <= value < 2**63):
                 raise PradotError(f"{name} is {value!r}; it must be a whole number, at least {lowest}")
         check_seed(self.random_state)
 
     def _check(self, features):
         self.check_settings()
-        if features.ndim != 4 or len(features) == 0:
-            raise PradotError(
-                f"features must be (n_images, height, width, channels) of at least one image, not {tuple(features.shape)}"
-            )
+        _check_maps(features)
         if not all(torch.isfinite(part).all() for part in features.split(64)):  # no second array as large
             raise PradotError("the features hold NaN or infinity: look at the images and at the encoder's weights")
 
@@ -541,6 +540,16 @@ def check_seed(seed):
         raise PradotError(f"random_state is {seed!r}; it must be a whole number from 0 to {2**32 - 1}")
 
 
+def _check_maps(features):
+    if not isinstance(features, torch.Tensor) or features.dtype != torch.float32:
+        kind = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
+        raise PradotError(f"features must be a tensor of torch.float32, not {kind}: convert with torch.as_tensor(...).float()")
+    if features.ndim != 4 or features.numel() == 0:
+        raise PradotError(
+            f"features must be (n_images, height, width, channels) of at least one image, not {tuple(features.shape)}"
+        )
+
+
 def _spread_out(layers, cells, n):
     """Which images are farthest from each other at each place.
 
@@ -549,7 +558,7 @@ def _spread_out(layers, cells, n):
     """
     n_different, chosen = min(n, len(layers)), []
     for part in cells.split(64):  # unit vectors of some places at a time
-        x = torch.nn.functional.normalize(layers[:, part], dim=2).transpose(0, 1)  # (places, n_images, channels)
+        x = unit_vectors(layers[:, part]).transpose(0, 1)  # (places, n_images, channels)
         places = torch.arange(len(part))
         pick = [torch.bmm(x, x.mean(1, keepdim=True).mT)[:, :, 0].argmax(1)]  # n_different of (places,)
         similar = x.new_full(x.shape[:2], -torch.inf)  # (places, n_images), to the nearest chosen one
@@ -569,7 +578,7 @@ def _cluster_means(x, values, k, generator):
     """
     if len(x) <= k:
         return values[torch.arange(k) % len(x)]
-    unit = torch.nn.functional.normalize(x, dim=1).numpy()  # the cost is a cosine distance
+    unit = unit_vectors(x).numpy()  # the cost is a cosine distance
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     # k-means++ looks at all vectors for each of its centres: too long for thousands of them.
     many = {"init": "random", "batch_size": 3 * k, "max_iter": 20} if k > 256 else {}

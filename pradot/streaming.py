@@ -24,9 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 import torch
-from torch.nn.functional import normalize
 
-from pradot.cost import CostScale, grid_positions, spatial_cost
+from pradot.cost import CostScale, check_scale, divisor, grid_positions, spatial_cost, unit_vectors
 from pradot.errors import PradotError
 from pradot.transport import check_iterations, check_precision
 
@@ -79,7 +78,7 @@ class BlockCost:
     def __init__(self, prototypes, positions, grid_shape, alpha, *, precision="full"):
         self.alpha, self.precision, self.scale = alpha, precision, CostScale(1.0, 1.0)
         self.grid = grid_positions(*grid_shape, device=prototypes.device, dtype=prototypes.dtype)  # (height * width, 2)
-        self.unit, self.positions = normalize(prototypes, dim=1), positions
+        self.unit, self.positions = unit_vectors(prototypes), positions
         self._z = self._operand(-self.unit)  # (m, channels), or (m, channels + 1)
         # Prototypes share places: a small table, whose columns are repeated.
         places, self._place = positions.unique(dim=0, return_inverse=True)  # (n_places, 2), (m,)
@@ -92,12 +91,12 @@ class BlockCost:
     @property
     def feature_weight(self):
         """What the feature cost is multiplied by."""
-        return (1 - self.alpha) / (self.scale.feature or 1)
+        return (1 - self.alpha) / divisor(self.scale.feature, self.unit.dtype)
 
     @property
     def space_weight(self):
         """What the spatial cost is multiplied by."""
-        return self.alpha / (self.scale.space or 1)
+        return self.alpha / divisor(self.scale.space, self.unit.dtype)
 
     @property
     def largest_space(self):
@@ -112,7 +111,7 @@ class BlockCost:
 
     def operand(self, x):
         """Embeddings (..., channels) as `features` takes them: unit vectors, in the precision of the product."""
-        return self._operand(normalize(x, dim=-1))
+        return self._operand(unit_vectors(x))
 
     def features(self, x, columns=slice(None)):
         """Feature cost ``1 - cos``, before it is weighted.
@@ -140,8 +139,8 @@ class BlockCost:
     def maxima(self, x):
         """Largest feature and spatial cost between embeddings (height * width, batch, channels) and all prototypes."""
         x = self.operand(x)
-        largest = [self.features(x[cells].flatten(0, 1)).max() for cells in self.blocks(x.shape[1])]
-        return CostScale(check_finite(torch.stack(largest).max().item()), self.largest_space)
+        maxima = [self.features(x[cells].flatten(0, 1)).max() for cells in self.blocks(x.shape[1])]
+        return CostScale(largest_of(maxima), self.largest_space)
 
     def of_pairs(self, x, index):
         """Cost of every patch for a given prototype, in full precision.
@@ -155,7 +154,7 @@ class BlockCost:
         -------
         Tensor of shape (height * width, batch)
         """
-        c_feat = 1 - (normalize(x, dim=2) * self.unit[index]).sum(2)  # (height * width, batch)
+        c_feat = 1 - (unit_vectors(x) * self.unit[index]).sum(2)  # (height * width, batch)
         c_space = (self.grid[:, None] - self.positions[index]).norm(dim=2)  # (height * width, batch)
         return c_feat.clamp_(min=0).mul_(self.feature_weight).add_(c_space, alpha=self.space_weight)
 
@@ -182,6 +181,11 @@ def has_bfloat16(device):
     except OSError:
         return False
     return not flags.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})  # the last one: ARM
+
+
+def largest_of(maxima):
+    """Largest of the largest feature costs (scalars) of some blocks; raise PradotError if it is NaN or infinite."""
+    return max(0.0, check_finite(torch.stack(maxima).max().item()))  # rounding may leave -1e-7: cut at 0
 
 
 def check_finite(largest):
@@ -267,14 +271,14 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
     Raises
     ------
     PradotError
-        The cost is not finite, or so large beside `reg` that the plan is not or would be that of rounding errors; `reg` or
-        `n_iter` is out of range.
+        The cost is not finite, or so large beside `reg` that the plan is not or would be that of rounding errors
+        (`PrecisionError`); `reg` or `n_iter` is out of range.
     """
     check_iterations(reg, n_iter)
-    check_precision(reg, 1 - cost.alpha + cost.space_weight * cost.largest_space, x.dtype)  # features: as they are scaled
+    check_precision(reg, cost.space_weight * cost.largest_space, x.dtype)
     values = x if values is None else values
     x = cost.operand(x)  # (height * width, batch, channels or channels + 1)
-    state = _State(values.new_zeros(len(cost)) if v is None else v.clone(), tol, n_iter, relaxation)
+    state = _State(cost, reg, values.new_zeros(len(cost)) if v is None else v.clone(), tol, n_iter, relaxation)
     for _ in range(3):  # where looking at all entries again and again does not help, passes do
         kernel = _Kernel(cost, x, reg, tol / 5, keep_gb)
         n_before = len(state.errors)
@@ -290,9 +294,18 @@ def sinkhorn_streamed(cost, x, values=None, reg=0.01, *, v=None, expected=2, tol
 class _State:
     """The dual on its way, and what became of it so far."""
 
-    def __init__(self, v, tol, n_iter, relaxation):
+    def __init__(self, cost, reg, v, tol, n_iter, relaxation):
+        self._cost, self._reg = cost, reg
         self.v, self.tol, self.n_iter, self.relaxation = v, tol, n_iter, relaxation
         self.errors, self.n_passes, self.largest = [], 0, None
+
+    def take_largest(self, maxima):
+        """Keep the largest feature cost of those of the blocks, once all of them are known."""
+        if self.largest is None:
+            self.largest = largest_of(maxima)
+            cost = self._cost
+            largest = cost.feature_weight * self.largest + cost.space_weight * cost.largest_space
+            check_precision(self._reg, largest, cost.unit.dtype)
 
     @property
     def is_last(self):
@@ -416,7 +429,7 @@ class _Kernel:
                 return False
         if columns is None:
             self._row_highest = torch.cat(highest)  # (n,)
-            state.largest = check_finite(torch.stack(maxima).max().item()) if state.largest is None else state.largest
+            state.take_largest(maxima)
             columns = torch.arange(self._m, device=self._x.device)
         row_ends = torch.cat([row_ends[0].new_zeros(1), *row_ends])  # (n + 1,)
         self._group_of[columns] = len(self._groups)
@@ -525,8 +538,8 @@ def _in_dense_passes(cost, x, values, reg, state, expected):
         state.n_passes += 1
         is_last = len(state.errors) + 1 == state.n_iter
         push = is_last or state.n_passes >= expected or (len(state.errors) > 0 and state.errors[-1] <= state.tol)
-        received, pushed, loss, largest = _pass(cost, x, values if push else None, reg, state.v)
-        state.largest = check_finite(largest) if state.largest is None else state.largest
+        received, pushed, loss, maxima = _pass(cost, x, values if push else None, reg, state.v)
+        state.take_largest(maxima)
         change = state.measure(received)
         state.check()
         if push and (is_last or state.errors[-1] <= state.tol):
@@ -535,7 +548,7 @@ def _in_dense_passes(cost, x, values, reg, state, expected):
 
 
 def _pass(cost, x, values, reg, v):
-    """One pass: received mass (m,); if there are values, them as pushed (m, k), and the loss; the largest feature cost."""
+    """One pass: received mass (m,); if there are values, them as pushed (m, k), and the loss; largest costs of the blocks."""
     n, batch = x.shape[0] * x.shape[1], x.shape[1]
     received, loss, maxima = torch.zeros_like(v), 0.0, []
     pushed = None if values is None else values.new_zeros(len(cost), values.shape[2])  # (m, k)
@@ -551,7 +564,7 @@ def _pass(cost, x, values, reg, v):
             loss += cost.feature_weight * torch.dot(T.view(-1), cost.buffer("M", T.shape).copy_(c_feat).view(-1)).item()
             if cost.space_weight:
                 loss += cost.space_weight * torch.dot(mass.view(-1), cost.space(cells).view(-1)).item()
-    return received / n, None if pushed is None else pushed / n, loss / n, torch.stack(maxima).max().item()
+    return received / n, None if pushed is None else pushed / n, loss / n, maxima
 
 
 class NearestSearch:
@@ -621,7 +634,7 @@ class NearestSearch:
             The cost is not finite.
         """
         x = by_cell(features)  # (height * width, batch, channels)
-        self._cost.scale = self._cost.maxima(x) if scale is None else scale
+        self._cost.scale = self._cost.maxima(x) if scale is None else check_scale(scale)
         unit = self._cost.operand(x)  # (height * width, batch, channels or channels + 1)
         if len(self._bands) == 1:
             found = [self._in_all(unit[cells], cells) for cells in self._cost.blocks(x.shape[1])]

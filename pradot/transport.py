@@ -25,6 +25,10 @@ from pradot.errors import PradotError, is_number, is_whole
 SOLVERS = ("kernel", "pot")
 
 
+class PrecisionError(PradotError):
+    """The numbers' precision is not enough for the cost beside `reg`."""
+
+
 @dataclass(frozen=True)
 class Transport:
     """An entropic transport plan, kept in the factors that its uses need.
@@ -101,7 +105,7 @@ def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):
     reg : float
         Weight of the entropy, > 0, in units of the cost.
     a, b : Tensor of shape (n,) and (m,), optional
-        Positive weights that sum to 1; uniform by default.
+        Positive weights that sum to 1, in the cost's precision; uniform by default.
     n_iter : int
         Iterations, >= 1.
     solver : {"kernel", "pot"}
@@ -123,15 +127,18 @@ def sinkhorn(M, reg=0.01, *, a=None, b=None, n_iter=100, solver="kernel"):
     if solver not in SOLVERS:
         raise PradotError(f"unknown solver {solver!r}: choose one of {', '.join(SOLVERS)}")
     check_iterations(reg, n_iter)
-    if M.dtype not in (torch.float32, torch.float64):
-        raise PradotError(f"the transport cost is of {M.dtype}; give float32 or float64")
+    kind = M.dtype if isinstance(M, torch.Tensor) else type(M).__name__
+    if kind not in (torch.float32, torch.float64):
+        raise PradotError(f"the transport cost is of {kind}; give a tensor of float32 or float64")
+    if M.ndim != 2 or M.numel() == 0:
+        raise PradotError(f"the transport cost has shape {tuple(M.shape)}; it must be (n, m) with at least one row and column")
     largest = max(abs(end.item()) for end in M.aminmax())  # NaN passes through
     if not math.isfinite(largest):
         raise PradotError("the transport cost holds NaN or infinity")
     check_precision(reg, largest, M.dtype)
     n, m = M.shape
-    a = M.new_full((n,), 1 / n) if a is None else _check_weights("a", a, n)
-    b = M.new_full((m,), 1 / m) if b is None else _check_weights("b", b, m)
+    a = M.new_full((n,), 1 / n) if a is None else _check_weights("a", torch.as_tensor(a).to(M), n)
+    b = M.new_full((m,), 1 / m) if b is None else _check_weights("b", torch.as_tensor(b).to(M), m)
     return (_sinkhorn_kernel if solver == "kernel" else _sinkhorn_pot)(M, reg, a, b, n_iter)
 
 
@@ -144,10 +151,12 @@ def check_iterations(reg, n_iter):
 
 
 def check_precision(reg, largest, dtype):
-    """Raise PradotError if plans of costs up to `largest` would be those of rounding errors."""
-    # exp(M / reg) inherits a relative error of about M / reg times the rounding of M.
-    if largest / reg * torch.finfo(dtype).eps > 1e-3:
-        raise PradotError(f"reg = {reg} is too small for costs up to {largest:.3g} in {dtype}: use float64 or a larger reg")
+    """Raise PrecisionError if plans of costs up to `largest` would be those of rounding errors."""
+    # exp(M / reg) inherits a relative error of about M / reg times the rounding of M. And 1 / reg has to be a number.
+    if largest / reg * torch.finfo(dtype).eps > 1e-3 or reg < torch.finfo(dtype).tiny:
+        raise PrecisionError(f"reg = {reg} is too small for costs up to {largest:.3g} in {dtype}: use float64 or a larger reg")
+    if reg > 1e-4 * torch.finfo(dtype).max:  # dual potentials are some times reg
+        raise PrecisionError(f"reg = {reg} is too large for {dtype}: all plans are alike with any that far exceeds the costs")
 
 
 def _check_weights(name, weights, length):

@@ -5,12 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from pradot import Encoder
 from pradot.paper.presets import PRESETS
 
 # The arrays of the tests are small: on a busy machine threads wait for each other ten times longer than they work.
 torch.set_num_threads(1)
+
+# The same examples everywhere, in seconds; `pytest --hypothesis-profile thorough` looks at others, in minutes.
+settings.register_profile("repeatable", max_examples=25, derandomize=True, deadline=None, database=None)
+settings.register_profile("thorough", max_examples=2000, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
