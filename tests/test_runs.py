@@ -132,6 +132,18 @@ def test_a_finished_run_is_made_again_for_a_folder_that_does_not_hold_its_model(
     assert run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path / "runs")[0] == go(preset)[2]
 
 
+def test_a_model_that_was_cut_between_its_files_is_saved_again(data, encoder, preset, tmp_path):
+    """Its tensors are there, its settings are still those of another model: the record's hash alone would not tell."""
+    longer = get_preset("fast", max_steps=3, batch_size=2)
+    what = {"out": tmp_path / "runs", "model": tmp_path / "model"}
+    run("mvtec_ad", data, "bare", longer, encoder, **what)
+    other = (tmp_path / "model" / "config.json").read_text()
+    run("mvtec_ad", data, "bare", preset, encoder, **what)
+    (tmp_path / "model" / "config.json").write_text(other)
+    assert run("mvtec_ad", data, "bare", preset, encoder, **what)[2]
+    assert Pradot.load(tmp_path / "model", encoder=encoder).max_steps == 2
+
+
 @pytest.mark.parametrize(
     ("out", "model", "said"),
     [
