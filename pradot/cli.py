@@ -14,12 +14,13 @@ import torch
 import yaml
 
 import pradot
-from pradot.encoder import OFFLINE_ENCODER, PAPER_ENCODER, cache_folder, make_encoder, pick_device, weights_available
+from pradot.encoder import cache_folder, make_encoder, pick_device
 from pradot.errors import PradotError, is_out_of_memory
 from pradot.files import check_folder
 from pradot.names import shown
 from pradot.network import SWITCH, offline
 from pradot.progress import progress_bar
+from pradot.weights import OFFLINE_ENCODER, PAPER_ENCODER, weights_available
 
 
 def main(arguments=None):

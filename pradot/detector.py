@@ -17,7 +17,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from pradot.cost import CostScale, check_alpha
 from pradot.embedding import EMBEDDINGS, embed
-from pradot.encoder import OFFLINE_ENCODER, Encoder
+from pradot.encoder import Encoder
 from pradot.errors import PradotError, is_number, is_whole
 from pradot.files import replacing
 from pradot.images import image_shape, list_images, read_image
@@ -25,6 +25,7 @@ from pradot.learned import learn_once
 from pradot.memory import chosen
 from pradot.prototypes import PrototypeLearner
 from pradot.sealed import load_sealed, save_sealed
+from pradot.weights import OFFLINE_ENCODER
 
 SCORINGS = ("image", "training")
 ASSIGNMENTS = ("nearest", "transport")

@@ -29,3 +29,8 @@ def is_whole(value):
 def printable(text):
     """Text that any terminal shows as one line: control characters, and what of a file's name is no UTF-8, as escapes."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text))
+
+
+def first_line(error):
+    """First line of what an exception says, or its kind if it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

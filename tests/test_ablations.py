@@ -12,7 +12,6 @@ from small_data import write_category, write_encoder
 from pradot import PradotError
 from pradot.cli import main
 from pradot.detector import Branch
-from pradot.encoder import OFFLINE_ENCODER, canonical_name
 from pradot.paper import figures
 from pradot.paper.ablations import (
     ABLATIONS,
@@ -28,6 +27,7 @@ from pradot.paper.bench import list_ablation_jobs
 from pradot.paper.presets import PRESETS, RIVALS, get_preset
 from pradot.paper.runs import read_record
 from pradot.paper.tables import DASH, benchmarks, formatted
+from pradot.weights import OFFLINE_ENCODER, canonical_name
 
 WEIGHTS_AVAILABLE = "pradot.paper.ablations.results.weights_available"
 

@@ -13,11 +13,12 @@ from small_data import write_category, write_encoder
 
 from pradot import Pradot
 from pradot.cli import _value, main
-from pradot.encoder import OFFLINE_ENCODER, default_encoder, make_encoder
+from pradot.encoder import default_encoder, make_encoder
 from pradot.images import find_images
 from pradot.paper import notebooks, runs
 from pradot.paper.committed import tidy
 from pradot.paper.runs import read_records
+from pradot.weights import OFFLINE_ENCODER
 
 pytestmark = pytest.mark.usefixtures("few_prototypes")
 

@@ -17,15 +17,8 @@ from PIL import Image
 
 from pradot import Encoder, PradotError
 from pradot import encoder as encoder_module
-from pradot.encoder import (
-    OFFLINE_ENCODER,
-    PAPER_ENCODER,
-    cache_folder,
-    default_encoder,
-    make_encoder,
-    pick_device,
-    weights_available,
-)
+from pradot.encoder import cache_folder, default_encoder, make_encoder, pick_device
+from pradot.weights import OFFLINE_ENCODER, PAPER_ENCODER, BlocksOfVit, weights_available
 
 
 @pytest.fixture(autouse=True)
@@ -253,7 +246,7 @@ def test_maps_of_blocks_are_the_normalised_patch_tokens(kind):
     image = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         tokens = model.forward_features(image)[:, 5:]  # (2, 16, channels), after the last block and the norm
-        maps = encoder_module._BlocksOfVit(model, (0, 1))(image)
+        maps = BlocksOfVit(model, (0, 1))(image)
     assert [tuple(one.shape) for one in maps] == 2 * [(2, model.embed_dim, 4, 4)]
     torch.testing.assert_close(maps[1].flatten(2).transpose(1, 2), tokens)
 

@@ -37,7 +37,7 @@ from small_data import write_category, write_encoder, write_visa
 
 from pradot import Encoder, Pradot, PradotError
 from pradot.cli import _value, main
-from pradot.encoder import default_encoder, weights_available
+from pradot.encoder import default_encoder
 from pradot.names import file_cell, inert, shown
 from pradot.network import HUB_SWITCH, SWITCH, forbidden, is_this_machine, offline
 from pradot.paper import archives, notebooks
@@ -46,6 +46,7 @@ from pradot.paper.datasets import load_category
 from pradot.paper.own import write_predictions
 from pradot.paper.runs import read_record
 from pradot.paper.tables import as_rows, conditions, write_tables
+from pradot.weights import weights_available
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("few_prototypes")
@@ -74,9 +75,9 @@ def said_in_one_line(capsys):
 # What code may not do -----------------------------------------------------------------------------------------------------
 
 ALLOWED = {
-    ("pradot/encoder.py", "import pickle"): "the name of the error that torch's safe loader raises",
+    ("pradot/weights.py", "import pickle"): "the name of the error that torch's safe loader raises",
     (
-        "pradot/encoder.py",
+        "pradot/weights.py",
         "exec_module",
     ): "--encoder FILE.py:FUNCTION runs the file that the user names, never one that a file names",
     ("pradot/cli.py", "yaml.load"): "with a loader that is a SafeLoader without aliases",

@@ -20,7 +20,7 @@ import torch
 import tqdm
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from pradot.encoder import PAPER_ENCODER, default_encoder, make_encoder
+from pradot.encoder import default_encoder, make_encoder
 from pradot.errors import PradotError, is_out_of_memory
 from pradot.names import shown
 from pradot.network import check_allowed, is_this_machine
@@ -29,6 +29,7 @@ from pradot.paper.presets import Preset
 from pradot.paper.provenance import other_code
 from pradot.paper.runs import find_record, identify, run, summary
 from pradot.progress import progress_bar
+from pradot.weights import PAPER_ENCODER
 
 LATE_AFTER, LATE_TIMES = 600, 5
 """A run is said to be late after so many seconds, and so many times the longest run so far."""

@@ -17,7 +17,16 @@ import pradot
 PACKAGES = ("torch", "torchvision", "timm", "POT", "numpy", "scipy", "scikit-learn", "pillow")
 PACKAGE = Path(pradot.__file__).parent
 # What `runs` is made of but no number depends on: presets are recorded setting by setting.
-_NO_NUMBERS = ("errors.py", "files.py", "progress.py", "stopwatch.py", "paper/presets.py", "paper/provenance.py")
+_NO_NUMBERS = (
+    "errors.py",
+    "files.py",
+    "memory.py",
+    "network.py",
+    "progress.py",
+    "stopwatch.py",
+    "paper/presets.py",
+    "paper/provenance.py",
+)
 
 
 def conditions(device):

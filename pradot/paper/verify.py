@@ -5,12 +5,12 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from pradot.encoder import PAPER_ENCODER
 from pradot.errors import PradotError
 from pradot.paper.datasets import DATASETS
 from pradot.paper.presets import PRESETS
 from pradot.paper.runs import recorded_settings
 from pradot.paper.tables import CATEGORIES, collect, published_table
+from pradot.weights import PAPER_ENCODER
 
 # Sides of the published images, height x width; another size is a resized copy.
 SHAPES = {
