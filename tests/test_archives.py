@@ -15,9 +15,10 @@ from small_data import write_category, write_loco_category, write_visa
 
 from pradot import PradotError
 from pradot.cli import main
-from pradot.paper import archives
-from pradot.paper.archives import SOURCES, Source, add, get, unpack
+from pradot.paper import archives, unpacking
+from pradot.paper.archives import SOURCES, Source, add, get
 from pradot.paper.datasets import load_category
+from pradot.paper.unpacking import unpack
 
 
 class Server:
@@ -295,7 +296,7 @@ def test_links_and_devices_are_refused(tmp_path, kind, target):
 
 @pytest.mark.parametrize("ending", [".tar.xz", ".zip"])
 def test_what_unpacks_to_far_more_is_refused(tmp_path, ending, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_EXTRA", 1000)
+    monkeypatch.setattr(unpacking, "MAX_EXTRA", 1000)
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "zeros.png").write_bytes(bytes(2_000_000))
     (tmp_path / "into").mkdir()
@@ -303,8 +304,8 @@ def test_what_unpacks_to_far_more_is_refused(tmp_path, ending, monkeypatch):
     with pytest.raises(PradotError, match="unpacks to more than 0 MB"):
         unpack(tmp_path / packed, tmp_path / "into")
     assert names_in(tmp_path / "into") == []
-    monkeypatch.setattr(archives, "MAX_EXTRA", 10_000_000)
-    monkeypatch.setattr(archives, "MAX_FILES", 0)
+    monkeypatch.setattr(unpacking, "MAX_EXTRA", 10_000_000)
+    monkeypatch.setattr(unpacking, "MAX_FILES", 0)
     with pytest.raises(PradotError, match="more than 0 files"):
         unpack(tmp_path / packed, tmp_path / "into")
 

@@ -40,12 +40,12 @@ from pradot.cli import _value, main
 from pradot.encoder import default_encoder
 from pradot.names import file_cell, inert, shown
 from pradot.network import HUB_SWITCH, SWITCH, forbidden, is_this_machine, offline
-from pradot.paper import archives, notebooks
-from pradot.paper.archives import unpack
+from pradot.paper import archives, notebooks, unpacking
 from pradot.paper.datasets import load_category
 from pradot.paper.own import write_predictions
 from pradot.paper.runs import read_record
 from pradot.paper.tables import as_rows, conditions, write_tables
+from pradot.paper.unpacking import unpack
 from pradot.weights import weights_available
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +81,7 @@ ALLOWED = {
         "exec_module",
     ): "--encoder FILE.py:FUNCTION runs the file that the user names, never one that a file names",
     ("pradot/cli.py", "yaml.load"): "with a loader that is a SafeLoader without aliases",
-    ("pradot/paper/archives.py", "extract without filter"): "of a zip file, whose members were looked at; it makes no links",
+    ("pradot/paper/unpacking.py", "extract without filter"): "of a zip file, whose members were looked at; it makes no links",
     ("tests/test_book.py", "exec_module"): "the book's build script, of this tree",
     ("tests/test_security.py", "import pickle"): "to make hostile files",
 }
@@ -335,7 +335,7 @@ def test_a_negative_size_gives_no_credit(into, size):
 
 
 def test_zeros_after_the_end_are_not_read_for_ever(into, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_EXTRA", 1_000_000)
+    monkeypatch.setattr(unpacking, "MAX_EXTRA", 1_000_000)
     with tarfile.open(into.parent / "a.tar.xz", "w:xz", preset=0) as tar:
         tar.addfile(tarfile.TarInfo("a.png"), io.BytesIO())
         tar.fileobj.write(bytes(10_240))
