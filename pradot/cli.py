@@ -214,7 +214,8 @@ def _run(options):
     from pradot.paper.datasets import find_root, list_categories
     from pradot.paper.presets import get_preset
     from pradot.paper.provenance import other_code
-    from pradot.paper.runs import run, summary
+    from pradot.paper.records import summary
+    from pradot.paper.runs import run
 
     preset = get_preset(options.preset, max_steps=options.max_steps, batch_size=options.batch_size)
     device = pick_device(options.device)  # before any data are drawn

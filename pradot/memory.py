@@ -1,6 +1,9 @@
-"""Arrays of all images at once: held in memory while they are small, in a temporary file beyond that."""
+"""Arrays of all images at once, in memory while they are small and in a temporary file beyond that; the peak of memory."""
 
+import contextlib
 import os
+import platform
+import resource
 import tempfile
 from pathlib import Path
 
@@ -64,3 +67,22 @@ def chosen(array, indices, keep_gb=KEEP_GB, folder=None):
     Tensor of shape (k, ...)
     """
     return torch.index_select(array, 0, indices, out=room((len(indices), *array.shape[1:]), keep_gb, folder, array.dtype))
+
+
+def reset_peak_memory():
+    """Forget the largest memory so far; see `peak_memory_gb`."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is that of the whole process so far
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_gb(device):
+    """Largest memory since the reset in GB (1e9 bytes): of the device with CUDA, else resident memory of the process."""
+    if str(device).startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024 / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if platform.system() == "Darwin" else 1024) / 1e9

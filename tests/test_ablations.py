@@ -25,7 +25,7 @@ from pradot.paper.ablations import (
 )
 from pradot.paper.bench import list_ablation_jobs
 from pradot.paper.presets import PRESETS, RIVALS, get_preset
-from pradot.paper.runs import read_record
+from pradot.paper.records import read_record
 from pradot.paper.tables import DASH, benchmarks, formatted
 from pradot.weights import OFFLINE_ENCODER, canonical_name
 

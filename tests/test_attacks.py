@@ -33,7 +33,8 @@ from pradot.paper.evaluation import check_test
 from pradot.paper.masks import read_saturations
 from pradot.paper.own import write_predictions
 from pradot.paper.presets import get_preset
-from pradot.paper.runs import read_branch_maps, read_record, run
+from pradot.paper.records import read_record
+from pradot.paper.runs import read_branch_maps, run
 from pradot.sealed import load_sealed, save_sealed
 
 NAN, INF = float("nan"), float("inf")

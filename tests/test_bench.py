@@ -21,7 +21,7 @@ from pradot.paper import bench as bench_module
 from pradot.paper.ablations import get_ablation
 from pradot.paper.bench import bench, list_ablation_jobs, list_jobs
 from pradot.paper.presets import PRESETS
-from pradot.paper.runs import read_record, read_records
+from pradot.paper.records import read_record, read_records
 
 NAMES = ["bottle", "cable", "own"]
 # The whole way through the program in a fraction of a second.

@@ -17,7 +17,7 @@ from pradot.encoder import default_encoder, make_encoder
 from pradot.images import find_images
 from pradot.paper import notebooks, runs
 from pradot.paper.committed import tidy
-from pradot.paper.runs import read_records
+from pradot.paper.records import read_records
 from pradot.weights import OFFLINE_ENCODER
 
 pytestmark = pytest.mark.usefixtures("few_prototypes")

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from pradot.paper.drawn import draw
-from pradot.paper.runs import read_records
+from pradot.paper.records import read_records
 
 ROOT = Path(__file__).parent.parent
 

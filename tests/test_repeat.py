@@ -23,8 +23,9 @@ from pradot.paper.bench import bench, list_jobs
 from pradot.paper.presets import PRESETS, RIVALS
 from pradot.paper.provenance import code_sha256, outline, versions
 from pradot.paper.recorded import find_data, preset_of
+from pradot.paper.records import read_record, read_records
 from pradot.paper.repeat import TOLERANCE, repeat
-from pradot.paper.runs import read_branch_maps, read_record, read_records, recorded_settings, run
+from pradot.paper.runs import read_branch_maps, recorded_settings, run
 
 # The whole way through the program in a fraction of a second.
 SMALL = {"image_size": 64, "n_prototypes": 1, "n_iter": 5, "max_steps": 2, "batch_size": 2}

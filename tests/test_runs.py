@@ -12,7 +12,8 @@ from pradot.metrics import auroc
 from pradot.paper import runs
 from pradot.paper.evaluation import METRICS
 from pradot.paper.presets import PRESETS, QUIRKS, RIVALS, get_preset
-from pradot.paper.runs import ADDED, read_branch_maps, read_record, read_records, recorded_settings, run, slug
+from pradot.paper.records import read_record, read_records, slug
+from pradot.paper.runs import ADDED, read_branch_maps, recorded_settings, run
 from pradot.paper.tables import as_rows, conditions
 
 PARTS = {"loading", "features", "fit", "scoring", "metrics"}

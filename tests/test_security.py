@@ -43,7 +43,7 @@ from pradot.network import HUB_SWITCH, SWITCH, forbidden, is_this_machine, offli
 from pradot.paper import archives, notebooks, unpacking
 from pradot.paper.datasets import load_category
 from pradot.paper.own import write_predictions
-from pradot.paper.runs import read_record
+from pradot.paper.records import read_record
 from pradot.paper.tables import as_rows, conditions, write_tables
 from pradot.paper.unpacking import unpack
 from pradot.weights import weights_available

@@ -27,7 +27,8 @@ from pradot.network import check_allowed, is_this_machine
 from pradot.paper.datasets import list_categories
 from pradot.paper.presets import Preset
 from pradot.paper.provenance import other_code
-from pradot.paper.runs import find_record, identify, run, summary
+from pradot.paper.records import summary
+from pradot.paper.runs import find_record, identify, run
 from pradot.progress import progress_bar
 from pradot.weights import PAPER_ENCODER
 

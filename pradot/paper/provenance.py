@@ -1,10 +1,11 @@
-"""What a run was made by: code, packages, processor, threads; and what differs between two such makings."""
+"""What a run was made by: code, packages, processor, threads, files; and what differs between two such makings."""
 
 import ast
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import os
 import platform
 import re
 import subprocess
@@ -13,6 +14,10 @@ from pathlib import Path
 import torch
 
 import pradot
+from pradot.errors import PradotError
+from pradot.files import plain_file
+from pradot.images import unreadable
+from pradot.progress import progress_bar
 
 PACKAGES = ("torch", "torchvision", "timm", "POT", "numpy", "scipy", "scikit-learn", "pillow")
 PACKAGE = Path(pradot.__file__).parent
@@ -26,6 +31,7 @@ _NO_NUMBERS = (
     "stopwatch.py",
     "paper/presets.py",
     "paper/provenance.py",
+    "paper/records.py",
 )
 
 
@@ -182,3 +188,40 @@ def _processor():
         if named:
             return named[1].strip()
     return platform.processor() or platform.machine()
+
+
+FILE_DIGITS = 16
+"""Hexadecimal digits of each data file's SHA-256 in a record, to say which have changed; `data_sha256` vouches for all."""
+
+
+def file_hashes(data, progress=False):
+    """Path from the category's folder, and SHA-256, of every file of a `pradot.paper.datasets.Category`."""
+    stats = tuple((path, *_size_and_time(path)) for path in data.files)
+    return _hash_files(data.root, stats, progress)
+
+
+@functools.lru_cache(maxsize=64)  # the runs of a benchmark in one process read each file once
+def _hash_files(root, stats, progress):
+    hashes = []
+    with progress_bar(len(stats), f"reading {root.name}", "file", progress) as bar:
+        for path, *_ in stats:  # a list may name images that lie elsewhere
+            hashes.append((os.path.relpath(path, root), hash_file(path)))
+            bar.update()
+    return hashes
+
+
+def _size_and_time(path):
+    try:
+        found = plain_file(path)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    return found.st_size, found.st_mtime_ns
+
+
+def hash_file(path):
+    """SHA-256 of a file, in hexadecimal digits."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PradotError(f"cannot read {path}: {error}") from error

@@ -12,8 +12,9 @@ from pradot.errors import PradotError
 from pradot.paper.baselines import PaDiM, PatchCore
 from pradot.paper.datasets import DATASETS, data_folder, find_categories, find_root
 from pradot.paper.presets import PRESETS, RIVALS, Preset, Rival
-from pradot.paper.provenance import made_by
-from pradot.paper.runs import ADDED, FILE_DIGITS, file_hashes, read_record, recorded_settings
+from pradot.paper.provenance import FILE_DIGITS, file_hashes, made_by
+from pradot.paper.records import read_record
+from pradot.paper.runs import ADDED, recorded_settings
 
 _KINDS = {
     **{"dataset": str, "category": str, "preset": str, "label": str, "settings": dict, "evaluation_size": int | None},

@@ -3,46 +3,30 @@
 A record is a JSON file; the patch scores of its test images lie beside it in a safetensors file of the same name.
 """
 
-import contextlib
 import datetime
-import functools
 import hashlib
 import json
 import os
-import platform
-import re
-import resource
 from collections import Counter
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from pradot.detector import Branch
-from pradot.errors import PradotError, is_number
-from pradot.files import alone, check_folder, plain_file, replacing
-from pradot.images import image_shape, unreadable
+from pradot.errors import PradotError
+from pradot.files import alone, check_folder, replacing
+from pradot.images import image_shape
+from pradot.memory import peak_memory_gb, reset_peak_memory
 from pradot.paper.datasets import find_root, load_category
 from pradot.paper.evaluation import METRICS, check_test, evaluate, maps_and_scores
 from pradot.paper.presets import Rival
-from pradot.paper.provenance import conditions, other_code
-from pradot.progress import progress_bar
+from pradot.paper.provenance import FILE_DIGITS, conditions, file_hashes, hash_file, other_code
+from pradot.paper.records import RECORD_FORMAT, hash_record, read_record, slug
 from pradot.sealed import load_sealed, save_sealed
 from pradot.stopwatch import Stopwatch
 
-RECORD_FORMAT = 1
-RECORD_KEYS = {
-    **{"format": int, "label": str, "dataset": str, "category": str, "settings": dict, "evaluation_size": int | None},
-    **{"encoder": dict, "seed": int, "metrics": dict, "by_defect": dict, "image_shapes": dict, "branches": list},
-    **{"versions": dict, "created": str},
-}
-"""What tables need of a record, and its kind: what has not all of it is none."""
-
 ADDED = {"embedding": "scale", "spread_power": 0.0, "smoothing": 0.0, "top_part": 0.0, "storage": "float32"}
 """Settings that records did not have at first, and what they were then."""
-
-FILE_DIGITS = 16
-"""Hexadecimal digits of each data file's SHA-256 in a record, to say which have changed; `data_sha256` vouches for all."""
 
 
 def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=None, cache=None, again=False, progress=False):
@@ -252,81 +236,10 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
     if branch_maps:
         path.unlink(missing_ok=True)  # of a run made again: a record never lies beside another's patch scores
         save_sealed({f"{b.scale} {b.alpha}": m.contiguous() for b, m in branch_maps.items()}, path.with_suffix(".safetensors"))
-    record["sha256"] = _hash_record(record)
+    record["sha256"] = hash_record(record)
     with replacing(path) as temporary:  # the record comes last: where it is, the run is whole
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
-
-
-def read_record(path):
-    """One record as a dict.
-
-    Raises
-    ------
-    PradotError
-        The file is no record of this version, or was changed after it was written.
-    """
-    try:
-        plain_file(path)
-        record = json.loads(Path(path).read_text())
-        missing = [key for key in RECORD_KEYS if key not in record]
-        if not missing:
-            _check_kinds(record)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise PradotError(
-            f"{path} is not a whole run record ({type(error).__name__}: {error}): delete it and run again"
-        ) from error
-    if missing:
-        raise PradotError(
-            f"{path} is not a whole run record: it has no {', '.join(missing[:3])}. Move it out of the folder if it is "
-            "something else, such as a saved model's config.json; if it is a record, delete it and run again"
-        )
-    if record["format"] != RECORD_FORMAT:
-        raise PradotError(f"{path} is a record of format {record['format']}; this version reads {RECORD_FORMAT}: run it again")
-    # The first records had no checksum.
-    if record.get("sha256", _hash_record(record)) != _hash_record(record):
-        raise PradotError(f"{path} is not as it was written, so that its numbers are nobody's: delete it and run again")
-    return record
-
-
-def _hash_record(record):
-    """SHA-256 over a record, but for its own entry of it."""
-    content = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _check_kinds(record):
-    """Raise what says where a value is of another kind than records have; metrics are fractions or None."""
-    values = [(key, record[key], kind) for key, kind in RECORD_KEYS.items()]
-    names = ("name", "weights_source", "weights_sha256")
-    values += [(f"the encoder's {name}", record["encoder"][name], str) for name in names]
-    for name, value, kind in values:
-        if not isinstance(value, kind):
-            raise TypeError(f"{name} is {str(value)[:40]!r}")
-    for metrics in (record["metrics"], *record["by_defect"].values()):
-        for name, value in metrics.items():
-            if value is not None and not (is_number(value) and -1e-6 <= value <= 1 + 1e-6):  # rounding
-                raise TypeError(f"{name} is {str(value)[:40]!r}, no fraction")
-
-
-def read_records(folder):
-    """All records under a folder.
-
-    Returns
-    -------
-    dict of Path to dict
-        In the order of their paths; empty if there is none.
-
-    Raises
-    ------
-    PradotError
-        The folder is missing, or one of its ``*.json`` is no record.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise PradotError(f"no folder of run records at {folder}: make some with `python -m pradot run`")
-    # A hidden file is what a killed process left of a record that was never finished.
-    return {path: read_record(path) for path in sorted(folder.rglob("*.json")) if not path.name.startswith(".")}
 
 
 def read_branch_maps(path):
@@ -361,49 +274,10 @@ def read_branch_maps(path):
     return dict(sorted(branch_maps.items()))
 
 
-def summary(record):
-    """The main numbers of a record in one line."""
-    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "au_pro_30": "AU-PRO 30 %", "au_pro_05": "AU-PRO 5 %"}
-    names["au_spro_05"] = "AU-sPRO 5 %"  # of MVTec AD LOCO
-    found = {title: record["metrics"].get(name) for name, title in names.items()}
-    values = [f"{title} {100 * value:.1f}" for title, value in found.items() if value is not None]
-    seconds = sum(record["seconds"].values())
-    return ", ".join([record["label"], record["encoder"]["name"], *(values or ["no metrics"]), f"{seconds:.0f} s"])
-
-
-def slug(text):
-    """A name that any file system takes, of at most 64 signs: ``paper, shortened`` becomes ``paper_shortened``."""
-    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")[:64]
-
-
 def _hash_data(data, progress):
     """SHA-256 over names and contents of all files of the category, so that other data under the same name is another run."""
     lines = (f"{name} {digest}\n" for name, digest in file_hashes(data, progress))
     return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
-
-
-def file_hashes(data, progress=False):
-    """Path from the category's folder, and SHA-256, of every file of a `pradot.paper.datasets.Category`."""
-    stats = tuple((path, *_size_and_time(path)) for path in data.files)
-    return _hash_files(data.root, stats, progress)
-
-
-@functools.lru_cache(maxsize=64)  # the runs of a benchmark in one process read each file once
-def _hash_files(root, stats, progress):
-    hashes = []
-    with progress_bar(len(stats), f"reading {root.name}", "file", progress) as bar:
-        for path, *_ in stats:  # a list may name images that lie elsewhere
-            hashes.append((os.path.relpath(path, root), _hash_file(path)))
-            bar.update()
-    return hashes
-
-
-def _size_and_time(path):
-    try:
-        found = plain_file(path)
-    except (OSError, ValueError) as error:
-        raise unreadable(path, error) from error
-    return found.st_size, found.st_mtime_ns
 
 
 def _hash_model(folder):
@@ -414,15 +288,7 @@ def _hash_model(folder):
             is_whole = file.metadata()["config"] == config.read_text()  # else saving was cut between the two files
     except (SafetensorError, OSError, TypeError, KeyError, UnicodeDecodeError):
         return ""
-    return _hash_file(tensors) if is_whole else ""
-
-
-def _hash_file(path):
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise PradotError(f"cannot read {path}: {error}") from error
+    return hash_file(tensors) if is_whole else ""
 
 
 def _check_folders(out, model):
@@ -440,22 +306,3 @@ def _check_folders(out, model):
 def _plain(settings):
     """Settings as JSON gives them back (tuples become lists)."""
     return json.loads(json.dumps(settings))
-
-
-def reset_peak_memory():
-    """Forget the largest memory so far; see `peak_memory_gb`."""
-    if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is that of the whole process so far
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_gb(device):
-    """Largest memory since the reset in GB (1e9 bytes): of the device with CUDA, else resident memory of the process."""
-    if str(device).startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024 / 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if platform.system() == "Darwin" else 1024) / 1e9

@@ -40,7 +40,7 @@ def departures(record):
     Parameters
     ----------
     record : dict
-        See `pradot.paper.runs.read_record`.
+        See `pradot.paper.records.read_record`.
 
     Returns
     -------

@@ -8,7 +8,7 @@ import pandas as pd
 from pradot.errors import PradotError
 from pradot.paper.ablations.questions import Ablation
 from pradot.paper.bench import Outcome, bench, list_ablation_jobs
-from pradot.paper.runs import read_record, slug
+from pradot.paper.records import read_record, slug
 from pradot.paper.tables import COLUMNS, as_rows, columns_of, conditions, write_table
 from pradot.weights import canonical_name, weights_available
 

@@ -16,10 +16,10 @@ from pradot.cost import CostScale, feature_cost
 from pradot.detector import Branch, Pradot
 from pradot.encoder import Encoder, make_encoder
 from pradot.errors import PradotError
+from pradot.memory import peak_memory_gb, reset_peak_memory
 from pradot.paper.datasets import list_categories, load_category
 from pradot.paper.presets import get_preset
 from pradot.paper.provenance import device_name, versions
-from pradot.paper.runs import peak_memory_gb, reset_peak_memory
 from pradot.progress import progress_bar
 from pradot.prototypes import PrototypeLearner
 from pradot.streaming import BlockCost, by_cell, has_bfloat16, sinkhorn_streamed

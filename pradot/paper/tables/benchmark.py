@@ -8,7 +8,7 @@ from pradot.names import inert
 from pradot.paper.peers import CAPTION as PEERS_CAPTION
 from pradot.paper.peers import TITLES as PEERS_TITLES
 from pradot.paper.peers import peers_by_category, peers_table
-from pradot.paper.runs import slug
+from pradot.paper.records import slug
 from pradot.paper.tables.columns import CATEGORIES, columns_of, published_table
 from pradot.paper.tables.records import benchmarks, conditions
 from pradot.paper.tables.text import write_table

@@ -4,7 +4,7 @@ import pandas as pd
 
 from pradot.errors import PradotError
 from pradot.names import inert
-from pradot.paper.runs import read_records, slug
+from pradot.paper.records import read_records, slug
 from pradot.paper.tables.columns import columns_of
 
 
