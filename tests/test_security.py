@@ -872,24 +872,33 @@ def test_the_package_starts_no_server():
 
 @pytest.mark.slow
 def test_dasks_processes_as_the_readme_starts_them_listen_on_loopback_alone(tmp_path):
-    dask = [sys.executable, "-m", "dask"]
-    only = ["--host", "127.0.0.1", "--no-dashboard"]
-    started = [subprocess.Popen([*dask, "scheduler", *only, "--port", "0", "--scheduler-file", str(tmp_path / "s")])]
-    try:
-        while not (tmp_path / "s").exists():
+    """Without the words of `only`, a worker and both dashboards listen to the network; so they do with --no-dashboard."""
+    dask, file = [sys.executable, "-m", "dask"], tmp_path / "scheduler.json"
+    only = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    started = [psutil.Popen([*dask, "scheduler", *only, "--port", "0", "--scheduler-file", str(file)])]
+
+    def listening(process):
+        processes = [process, *process.children(recursive=True)]
+        return {c.laddr for one in processes for c in one.net_connections() if c.status == psutil.CONN_LISTEN}
+
+    def wait_for(is_so):
+        end = time.monotonic() + 120
+        while not is_so():
+            assert time.monotonic() < end
             time.sleep(0.2)
-        address = json.loads((tmp_path / "s").read_text())["address"]
-        started.append(
-            subprocess.Popen([*dask, "worker", address, *only, "--nthreads", "1", "--local-directory", str(tmp_path)])
-        )
-        time.sleep(10)
-        processes = [one for each in started for one in (psutil.Process(each.pid), *psutil.Process(each.pid).children(True))]
-        listening = {c.laddr.ip for one in processes for c in one.net_connections() if c.status == "LISTEN"}
-        assert len(processes) >= 3 and listening == {"127.0.0.1"}
+
+    try:
+        wait_for(file.exists)
+        worker = ["worker", "--scheduler-file", str(file), *only, "--nthreads", "1", "--local-directory", str(tmp_path)]
+        started.append(psutil.Popen([*dask, *worker]))
+        wait_for(lambda: len(listening(started[1])) >= 3)  # the nanny's, the worker's, its dashboard's
+        found = [address.ip for process in started for address in listening(process)]
+        assert len(found) >= 5 and set(found) == {"127.0.0.1"}
     finally:
-        for each in reversed(started):
-            each.terminate()
-            each.wait()
+        for process in reversed(started):
+            for one in (*process.children(recursive=True), process):
+                one.kill()
+            process.wait()
 
 
 # Packages and pages -------------------------------------------------------------------------------------------------------
