@@ -469,10 +469,12 @@ def _speed(options):
 
 
 def _predict(options):
-    from pradot.detector import Pradot, fitted_with, image_score
+    from pradot.detector import Pradot
     from pradot.images import ImageError, find_images, image_shape
+    from pradot.maps import image_score
     from pradot.paper.evaluation import Maps
     from pradot.paper.own import write_predictions
+    from pradot.saved import fitted_with
 
     paths, out = find_images(options.images), Path(options.out)
     check_folder(out, "scores and heat maps (--out)")

@@ -4,7 +4,6 @@ Paper section 3, method.md steps 4 and 5.
 """
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from torchvision.transforms.functional import gaussian_blur
 
 from pradot.cost import CostScale, check_alpha
 from pradot.embedding import EMBEDDINGS, embed
@@ -22,15 +20,16 @@ from pradot.errors import PradotError, is_number, is_whole
 from pradot.files import replacing
 from pradot.images import image_shape, list_images, read_image
 from pradot.learned import learn_once
+from pradot.maps import image_score, smoothed, upsample_and_average
 from pradot.memory import chosen
 from pradot.prototypes import PrototypeLearner
-from pradot.sealed import load_sealed, save_sealed
+from pradot.saved import MODEL_FORMAT, check_encoder, damaged, read_model
+from pradot.sealed import save_sealed
 from pradot.weights import OFFLINE_ENCODER
 
 SCORINGS = ("image", "training")
 ASSIGNMENTS = ("nearest", "transport")
 STORAGES = {"float32": torch.float32, "float16": torch.float16}
-MODEL_FORMAT = 4
 _AT_ONCE = 64  # images whose features are held while others are scored
 # What a detector hands on to the learner of each branch.
 LEARNER_SETTINGS = (
@@ -386,16 +385,16 @@ class Pradot(BaseEstimator):
             features than the one the model was fitted with; the message says which.
         """
         folder = Path(folder)
-        config, tensors = _read_model(folder)
+        config, tensors = read_model(folder)
         made_with, settings = config["encoder"], dict(config["settings"])
         # A setting such as `cache` would make scoring write where the file says.
         if unknown := sorted(settings.keys() - cls._saved_settings()):
-            raise _damaged(folder, f"it has settings that no model has: {', '.join(unknown)}")
+            raise damaged(folder, f"it has settings that no model has: {', '.join(unknown)}")
         try:
             settings["branches"] = branches = tuple(Branch(*branch) for branch in settings["branches"])
             is_joined = settings["embedding"] != "scale"
         except (KeyError, TypeError) as error:
-            raise _damaged(folder, f"{type(error).__name__}: {error}") from error
+            raise damaged(folder, f"{type(error).__name__}: {error}") from error
         if encoder is None:
             if ":" in made_with["name"] or made_with["weights_source"].startswith(("file", "made by")):
                 raise PradotError(
@@ -403,7 +402,7 @@ class Pradot(BaseEstimator):
                     "give that encoder (--encoder, --weights)"
                 )
             encoder = Encoder(made_with["name"], scales=made_with["scales"], image_size=made_with["image_size"], device=device)
-        _check_encoder(encoder, made_with, tensors, made_with["scales"] if is_joined else {b.scale for b in branches}, folder)
+        check_encoder(encoder, made_with, tensors, made_with["scales"] if is_joined else {b.scale for b in branches}, folder)
         self = cls(encoder, **settings)
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
         self.learners_, self.spreads_ = {}, {}
@@ -496,160 +495,6 @@ def _rounded(prototypes, dtype):
     return rounded
 
 
-def smoothed(maps, sigma):
-    """Patch scores smoothed by a Gaussian, with mirrored borders.
-
-    Parameters
-    ----------
-    maps : Tensor of shape (n_images, height, width)
-    sigma : float
-        Its standard deviation, in sides of the image; PatchCore's and PaDiM's code has 4 pixels at 224. 0: none.
-
-    Returns
-    -------
-    Tensor of shape (n_images, height, width)
-    """
-    if sigma == 0:
-        return maps
-    cells = [sigma * side for side in maps.shape[1:]]
-    # A mirror is at most as long as the map.
-    sizes = [2 * min(math.ceil(3 * each), side - 1) + 1 for each, side in zip(cells, maps.shape[1:], strict=True)]
-    return gaussian_blur(maps[:, None], sizes[::-1], cells[::-1])[:, 0]
-
-
-def image_score(anomaly_map, top_part=0.0):
-    """Score of an image by its anomaly map.
-
-    Parameters
-    ----------
-    anomaly_map : ndarray of shape (height, width)
-    top_part : float
-        Part of the pixels, in [0, 1], of which one at least is taken.
-
-    Returns
-    -------
-    float
-        Mean of the highest `top_part` of the pixels; 0: their maximum.
-    """
-    n = max(1, round(top_part * anomaly_map.size))
-    if n == 1:
-        return float(anomaly_map.max())
-    return float(np.partition(anomaly_map, -n, axis=None)[-n:].mean(dtype=np.float64))
-
-
-def upsample_and_average(branch_maps, shapes):
-    """Bring the maps of all branches to the images' sizes, bilinearly with aligned corners, and average them.
-
-    Parameters
-    ----------
-    branch_maps : dict of Branch to Tensor of shape (n_images, height, width)
-    shapes : sequence of (int, int)
-        Height and width of each image's map.
-
-    Returns
-    -------
-    list of ndarray of shape (height_i, width_i)
-        float32.
-    """
-    grids = {}
-    for maps in branch_maps.values():
-        grids.setdefault(maps.shape[1:], []).append(maps)
-    # Upsampling is linear: the branches of one grid are added before it.
-    sums = [torch.stack(group).sum(0) / len(branch_maps) for group in grids.values()]  # (n_images, height, width) each
-    averages = []
-    for i, shape in enumerate(shapes):
-        average = torch.zeros(tuple(shape))
-        for maps in sums:
-            average += torch.nn.functional.interpolate(
-                maps[i][None, None], size=tuple(shape), mode="bilinear", align_corners=True
-            )[0, 0]  # (height_i, width_i)
-        averages.append(average.numpy())
-    return averages
-
-
 def _shape(image):
     # Files are not decoded for it and not held: the images of a whole folder at their own size may fill the memory.
     return image_shape(image) if isinstance(image, str | Path) else read_image(image).shape[:2]
-
-
-def fitted_with(folder):
-    """The encoder that a saved model was fitted with.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Written by `Pradot.save`.
-
-    Returns
-    -------
-    dict of str to value
-        ``name``, ``weights_source``, ``weights_sha256``, ``scales`` and ``image_size`` of the `Encoder`.
-
-    Raises
-    ------
-    PradotError
-        No such model, another format, or one that was changed.
-    """
-    config, _ = _read_model(Path(folder))
-    return config["encoder"]
-
-
-def _read_config(folder):
-    """The settings of a saved model, and their text."""
-    folder = Path(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise PradotError(f"no model in {folder}: {name} is missing (a model is a folder written by `save`)")
-    path = folder / "config.json"
-    try:
-        text = path.read_text()
-        config = json.loads(text)
-        if config["format"] != MODEL_FORMAT:
-            raise PradotError(f"{path} has model format {config['format']}; this version reads {MODEL_FORMAT}: fit it again")
-        encoder, settings = config["encoder"], config["settings"]
-        kinds = {"name": str, "weights_source": str, "weights_sha256": str, "scales": list, "image_size": int}
-        if not isinstance(settings, dict) or not all(isinstance(encoder[name], kind) for name, kind in kinds.items()):
-            raise TypeError("settings or encoder are of another kind than `save` writes")
-    except PradotError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
-    return config, text
-
-
-def _read_model(folder):
-    config, text = _read_config(folder)
-    try:
-        tensors, metadata = load_sealed(folder / "model.safetensors")
-    except PradotError as error:
-        raise _damaged(folder, error) from error
-    if metadata.get("config") != text:
-        raise PradotError(f"config.json and model.safetensors in {folder} are not of the same model: fit it again")
-    return config, tensors
-
-
-def _damaged(folder, why):
-    return PradotError(f"the model in {folder} is damaged ({why}): fit it again, or get a whole copy of it")
-
-
-def _check_encoder(encoder, made_with, tensors, scales, folder):
-    problem = None
-    if encoder.image_size != made_with["image_size"]:
-        problem = f"image size {made_with['image_size']}, not {encoder.image_size}"
-    elif encoder.weights_sha256 != made_with["weights_sha256"]:
-        problem = (
-            f"weights {made_with['name']} (scales {made_with['scales']}, sha256 {made_with['weights_sha256'][:16]}...), "
-            f"not {encoder.name} (scales {list(encoder.scales)}, {encoder.weights_sha256[:16]}...)"
-        )
-    for scale in scales:
-        then, now = tensors.get(f"signature.{scale}"), encoder.signature.get(scale)
-        if problem is None and (
-            then is None
-            or now is None
-            or then.shape != now.shape
-            # Rounding differs by device and thread count; another stride or normalisation changes far more than 1 %.
-            or (then - now).norm() > 1e-2 * then.norm()
-        ):
-            problem = f"an encoder with other features at scale {scale}"
-    if problem is not None:
-        raise PradotError(f"the model in {folder} was fitted with {problem}: give the encoder it was fitted with")

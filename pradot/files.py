@@ -144,7 +144,7 @@ def alone(path: str | Path, waiting: str | None = None) -> Iterator[None]:
 
 def _lock(path, waiting):
     """Wait for the lock; its open file, or None if the one waited for is no longer that of this name."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

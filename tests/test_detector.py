@@ -15,7 +15,9 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from pradot import Branch, Encoder, Pradot, PradotError
-from pradot.detector import MODEL_FORMAT, PAPER_BRANCHES, fitted_with, upsample_and_average
+from pradot.detector import PAPER_BRANCHES
+from pradot.maps import upsample_and_average
+from pradot.saved import MODEL_FORMAT, fitted_with
 
 QUICK = {"n_prototypes": 1, "n_epochs": 8, "batch_size": 4, "n_iter": 20}
 

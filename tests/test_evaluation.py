@@ -8,7 +8,7 @@ import torch
 from small_data import LOCO_CONFIG, write_category, write_encoder, write_loco_category, write_visa
 
 from pradot import Branch, Encoder, PradotError, metrics
-from pradot.detector import upsample_and_average
+from pradot.maps import upsample_and_average
 from pradot.paper import evaluation
 from pradot.paper.datasets import LOCO_TYPES, load_category, read_defects, read_mask
 from pradot.paper.evaluation import LOCO_METRICS, METRICS, OFFICIAL_SPRO, SPRO_LIMITS, Maps, evaluate

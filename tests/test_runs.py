@@ -7,7 +7,8 @@ from PIL import Image
 from small_data import write_category, write_encoder
 
 from pradot import Encoder, Pradot, PradotError
-from pradot.detector import Branch, upsample_and_average
+from pradot.detector import Branch
+from pradot.maps import upsample_and_average
 from pradot.metrics import auroc
 from pradot.paper import runs
 from pradot.paper.evaluation import METRICS

@@ -16,9 +16,10 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection
 
 from pradot.cost import grid_positions
-from pradot.detector import Branch, smoothed
+from pradot.detector import Branch
 from pradot.embedding import embed
 from pradot.errors import PradotError
+from pradot.maps import smoothed
 from pradot.progress import progress_bar
 
 PROJECTED = 128  # dimensions in which the coreset is chosen, as in PatchCore's code

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pradot import metrics
-from pradot.detector import image_score, upsample_and_average
 from pradot.errors import PradotError
+from pradot.maps import image_score, upsample_and_average
 from pradot.paper.datasets import LOCO_TYPES
 from pradot.paper.masks import OFFICIAL_SIZE, read_defects, read_mask, read_official_defects
 from pradot.progress import progress_bar
@@ -176,7 +176,7 @@ def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=N
     progress : bool
         Show a progress bar.
     scores : ndarray of shape (n_test,), optional
-        Image scores; those of `pradot.detector.image_score` by default.
+        Image scores; those of `pradot.maps.image_score` by default.
     top_part : float
         For these.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib import image as picture
 
-from pradot.detector import image_score
 from pradot.files import NAME_BYTES, alone, replacing, short_name
+from pradot.maps import image_score
 from pradot.names import file_cell
 from pradot.paper.notebooks import open_category, project_root
 
@@ -52,7 +52,7 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
     threshold : float, optional
         Then the table has a column ``is_anomalous``: 1 where the score is above it, else 0.
     top_part : float
-        Of a map, for the image's score, see `pradot.detector.image_score`.
+        Of a map, for the image's score, see `pradot.maps.image_score`.
 
     Returns
     -------

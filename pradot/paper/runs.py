@@ -253,7 +253,7 @@ def read_branch_maps(path):
     Returns
     -------
     dict of Branch to Tensor of shape (n_test, height, width)
-        For `pradot.detector.upsample_and_average`.
+        For `pradot.maps.upsample_and_average`.
 
     Raises
     ------
