@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 
-from pradot import cost, precision, prototypes, streaming, transport
+from pradot import block_cost, cost, precision, prototypes, starts, streaming, transport
 from pradot.cost import CostScale
 from pradot.errors import PradotError
 from pradot.files import alone, check_folder
 from pradot.sealed import load_sealed, save_sealed
+
+LEARNS = (block_cost, cost, precision, prototypes, starts, streaming, transport)
+"""The modules that prototypes depend on."""
 
 
 def learn_once(learner, features, validation, folder):
@@ -70,7 +73,7 @@ def _key(learner, features, validation):
 @functools.cache
 def _code():
     """SHA-256 of the code that learns: prototypes of another version are not this version's."""
-    files = (Path(module.__file__) for module in (cost, precision, prototypes, streaming, transport))
+    files = (Path(module.__file__) for module in LEARNS)
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

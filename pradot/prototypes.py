@@ -9,19 +9,20 @@ from typing import NamedTuple
 
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.utils.validation import check_is_fitted
 
+from pradot.block_cost import PRECISIONS, BlockCost, by_cell, has_bfloat16
 from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost, unit_vectors
 from pradot.errors import PradotError, is_number, is_whole
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
-from pradot.streaming import PRECISIONS, BlockCost, NearestSearch, by_cell, has_bfloat16, sinkhorn_streamed
+from pradot.search import NearestSearch
+from pradot.starts import STARTS, cluster_means, spread_out
+from pradot.streaming import sinkhorn_streamed
 from pradot.transport import SOLVERS, PrecisionError, check_iterations, sinkhorn
 
 POSITIONS = ("fixed", "learned")
 SPREAD_PRIOR = 5  # patches of average cost that a prototype is taken to have besides its own
-STARTS = ("uniform", "images", "spread", "kmeans", "kmeans_global")
 
 
 class Nearest(NamedTuple):
@@ -84,7 +85,7 @@ class PrototypeLearner(BaseEstimator):
     tol : float
         L1 error of the prototypes' marginal at which ``"streamed"`` stops, in [0, 2]; the other solvers do not look at it.
     precision : {"full", "reduced"}
-        Of the matrix products of ``"streamed"`` and of scoring, see `pradot.streaming.BlockCost`. Where the device has no
+        Of the matrix products of ``"streamed"`` and of scoring, see `pradot.block_cost.BlockCost`. Where the device has no
         instructions for ``"reduced"`` it is ``"full"``, which `notes_` says.
     keep_gb : float
         Memory in which ``"streamed"`` may hold a plan's entries that count, in GB (1e9 bytes), see `sinkhorn_streamed`.
@@ -447,7 +448,7 @@ class PrototypeLearner(BaseEstimator):
             return self._local_means(layers, generator)
         if self.start == "spread":
             cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0].unique()  # (n_places,)
-            chosen = _spread_out(layers, cells, max(1, int(self.n_prototypes)))  # (n, n_places)
+            chosen = spread_out(layers, cells, max(1, int(self.n_prototypes)))  # (n, n_places)
             return layers[chosen, cells].flatten(0, 1)  # (m, channels)
         if self.n_prototypes < 1:
             cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0]  # (m,)
@@ -463,7 +464,7 @@ class PrototypeLearner(BaseEstimator):
         means = []
         with progress_bar(len(cells), "k-means", "place", self.progress) as bar:
             for cell in cells:
-                means.append(_cluster_means(layers[:, cell], layers[:, cell], n, generator))  # (n, channels)
+                means.append(cluster_means(layers[:, cell], layers[:, cell], n, generator))  # (n, channels)
                 bar.update()
         return torch.stack(means, 1).flatten(0, 1)  # (m, channels)
 
@@ -472,7 +473,7 @@ class PrototypeLearner(BaseEstimator):
         x = features.flatten(0, 2)  # (n_images * height * width, channels)
         places = grid_positions(*self.grid_shape_).repeat(len(features), 1)  # (n_images * height * width, 2)
         with progress_bar(1, "k-means of all patches", "fit", self.progress) as bar:
-            means = _cluster_means(x, torch.cat([x, places], 1), len(self.positions_), generator)  # (m, channels + 2)
+            means = cluster_means(x, torch.cat([x, places], 1), len(self.positions_), generator)  # (m, channels + 2)
             bar.update()
         return means[:, :-2], means[:, -2:]
 
@@ -548,43 +549,3 @@ def _check_maps(features):
         raise PradotError(
             f"features must be (n_images, height, width, channels) of at least one image, not {tuple(features.shape)}"
         )
-
-
-def _spread_out(layers, cells, n):
-    """Which images are farthest from each other at each place.
-
-    Of (n_images, height * width, channels) at `cells` (n_places,): indices of images, (n, n_places). The first is the nearest
-    to the mean direction, the next ones have the largest cosine distance to the nearest chosen one. Fewer images are repeated.
-    """
-    n_different, chosen = min(n, len(layers)), []
-    for part in cells.split(64):  # unit vectors of some places at a time
-        x = unit_vectors(layers[:, part]).transpose(0, 1)  # (places, n_images, channels)
-        places = torch.arange(len(part))
-        pick = [torch.bmm(x, x.mean(1, keepdim=True).mT)[:, :, 0].argmax(1)]  # n_different of (places,)
-        similar = x.new_full(x.shape[:2], -torch.inf)  # (places, n_images), to the nearest chosen one
-        for _ in range(1, n_different):
-            similar = torch.maximum(similar, torch.bmm(x, x[places, pick[-1], :, None])[:, :, 0])
-            # Rounding may leave a chosen one less similar to itself than its twins are.
-            similar[places, pick[-1]] = torch.inf
-            pick.append(similar.argmin(1))
-        chosen.append(torch.stack(pick))  # (n_different, places)
-    return torch.cat(chosen, 1)[torch.arange(n) % n_different]
-
-
-def _cluster_means(x, values, k, generator):
-    """Means of `values` (n, v) over the k clusters of the unit vectors of `x` (n, channels); (k, v).
-
-    With fewer vectors than clusters, each is a cluster and they are repeated.
-    """
-    if len(x) <= k:
-        return values[torch.arange(k) % len(x)]
-    unit = unit_vectors(x).numpy()  # the cost is a cosine distance
-    seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-    # k-means++ looks at all vectors for each of its centres: too long for thousands of them.
-    many = {"init": "random", "batch_size": 3 * k, "max_iter": 20} if k > 256 else {}
-    kmeans = (MiniBatchKMeans if many else KMeans)(k, n_init=1, random_state=seed, **many)
-    labels = torch.from_numpy(kmeans.fit_predict(unit)).long()  # (n,)
-    counts = labels.bincount(minlength=k)[:, None]  # (k, 1)
-    means = values.new_zeros(k, values.shape[1]).index_add_(0, labels, values) / counts.clamp(min=1)  # (k, v)
-    # Nothing is left of a cluster when vectors are equal: one of them stands for it.
-    return torch.where(counts > 0, means, values[torch.arange(k) % len(x)])

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from pradot import CostScale, Encoder, Pradot, PrototypeLearner, grid_positions, sinkhorn
+from pradot.block_cost import BlockCost, by_cell
 from pradot.learned import learn_once
 from pradot.paper.baselines import PatchCore, k_centres
 from pradot.paper.presets import PRESETS
-from pradot.streaming import BlockCost, NearestSearch, by_cell, sinkhorn_streamed
+from pradot.search import NearestSearch
+from pradot.streaming import sinkhorn_streamed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 

@@ -23,9 +23,11 @@ from pradot import (
     spatial_cost,
     streaming,
 )
+from pradot.block_cost import BlockCost, by_cell
 from pradot.cost import unit_vectors
 from pradot.embedding import embed
-from pradot.streaming import BlockCost, NearestSearch, by_cell, sinkhorn_streamed
+from pradot.search import NearestSearch
+from pradot.streaming import sinkhorn_streamed
 
 EXTREMES = [1e-42, 1e-38, 1e-30, 1e-19, 1e-12, 1.0, 1e12, 1e19, 1e30, 1e37]  # the first ones are denormal in float32
 ROUNDING = {torch.float32: 2e-6, torch.float64: 1e-14, torch.float16: 4e-3, torch.bfloat16: 4e-2}

@@ -18,7 +18,9 @@ from pradot import (
     spatial_cost,
     streaming,
 )
-from pradot.streaming import BlockCost, NearestSearch, by_cell, sinkhorn_streamed
+from pradot.block_cost import BlockCost, by_cell
+from pradot.search import NearestSearch
+from pradot.streaming import sinkhorn_streamed
 
 SCALE = CostScale(0.8, 1.2)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pradot.detector import Branch
 from pradot.errors import PradotError
 from pradot.paper.presets import PRESETS, RIVALS, Preset, Rival
-from pradot.prototypes import STARTS
+from pradot.starts import STARTS
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 N_PROTOTYPES = (1 / 4, 1, 2, 4, 8, 16, 32)

@@ -12,6 +12,7 @@ import numpy as np
 import timm
 import torch
 
+from pradot.block_cost import BlockCost, by_cell, has_bfloat16
 from pradot.cost import CostScale, feature_cost
 from pradot.detector import Branch, Pradot
 from pradot.encoder import Encoder, make_encoder
@@ -22,7 +23,7 @@ from pradot.paper.presets import get_preset
 from pradot.paper.provenance import device_name, versions
 from pradot.progress import progress_bar
 from pradot.prototypes import PrototypeLearner
-from pradot.streaming import BlockCost, by_cell, has_bfloat16, sinkhorn_streamed
+from pradot.streaming import sinkhorn_streamed
 from pradot.transport import sinkhorn
 
 GRIDS = {14: (3, 1024), 28: (2, 512)}  # side of the map: scale, channels
