@@ -372,7 +372,7 @@ def test_a_killed_worker_of_two_loses_nothing(undisturbed, log, tmp_path):
     """As when memory runs out; the run in the other process is cut too, and both are made again."""
     work, expected, _ = undisturbed("bench --jobs 2")
     command = work.start(tmp_path, env={"PRADOT_TEST_SLOW": "0.2"})
-    worker = wait_for(lambda: len(log()) >= 6 and next((pid for pid in reversed(log()) if pid != command.pid), None))
+    worker = wait_for(lambda: len(log()) >= 5 and next((pid for pid in reversed(log()) if pid != command.pid), None))
     os.kill(worker, signal.SIGKILL)
     assert command.wait().status == 0 and "a process was ended from outside" in command.said
     assert assert_as_undisturbed(work, tmp_path, expected) == 0
@@ -468,7 +468,7 @@ def assert_stopped(command, status=130):
     [
         ("run", 3),
         pytest.param("bench", 3, marks=pytest.mark.slow),
-        pytest.param("bench --jobs 2", 9, marks=pytest.mark.slow),
+        pytest.param("bench --jobs 2", 5, marks=pytest.mark.slow),
         pytest.param("notebooks", 2, marks=pytest.mark.slow),
     ],
 )
@@ -636,7 +636,7 @@ def test_a_stuck_worker_is_noticed(then, undisturbed, log, tmp_path):
     work, expected, _ = undisturbed("bench --jobs 2")
     soon = "import pradot.paper.bench as b; b.LATE_AFTER = 3; b.LATE_TIMES = 0; b.LATE_FIRST = 60"
     command = work.start(tmp_path, first=soon, env={"PRADOT_TEST_SLOW": "0.2"})
-    worker = wait_for(lambda: len(log()) >= 6 and next((pid for pid in reversed(log()) if pid != command.pid), None))
+    worker = wait_for(lambda: len(log()) >= 5 and next((pid for pid in reversed(log()) if pid != command.pid), None))
     os.kill(worker, signal.SIGSTOP)
     wait_for(lambda: "not ended after" in command.said)
     if then == "ctrl-c":
