@@ -329,7 +329,7 @@ def kill_at_each_file(kind, undisturbed, tmp_path, numbers=None):
             if status == 0 and numbers is None:
                 assert n_kills >= 4
                 print(
-                    f"\n{kind}: killed before and after each of {number - 1} files takes its place, {n_empty} empty hidden files and folders left"
+                    f"\n{kind}: killed before and after each of {number - 1} files takes its place; left over: {n_empty}, empty"
                 )
                 return
             assert status == -signal.SIGKILL
