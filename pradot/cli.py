@@ -70,7 +70,8 @@ def _stoppable():
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Once stopped, the process only has to end: one more signal ends it as any program, without a traceback.
+            signal.signal(number, signal.SIG_DFL if stopped else handler)
 
 
 def _explained(error):

@@ -218,7 +218,7 @@ class Encoder:
     def _features(self, images, batch_size, cached, progress, watch, keep_gb):
         if cached is not None and cached.exists():
             try:
-                features = {int(scale): maps for scale, maps in load_sealed(cached)[0].items()}
+                features = {int(scale): maps for scale, maps in load_sealed(cached, key=cached.stem)[0].items()}
                 watch.lap("loading")
                 return features
             except PradotError as error:
@@ -240,7 +240,7 @@ class Encoder:
                 bar.update(len(batch))
         if cached is not None:
             try:
-                save_sealed({str(scale): maps for scale, maps in features.items()}, cached)
+                save_sealed({str(scale): maps for scale, maps in features.items()}, cached, key=cached.stem)
             except PradotError as error:  # the features are there: only the next run has to compute them again
                 warnings.warn(f"computed features are not kept: {error}", stacklevel=3)
         return features

@@ -89,7 +89,7 @@ def _write(learner, path, seconds):
     }
     tensors = {"prototypes": learner.prototypes_.cpu().contiguous(), "positions": learner.positions_.cpu().contiguous()}
     try:
-        save_sealed(tensors, path, {"learned": json.dumps(learned)})
+        save_sealed(tensors, path, {"learned": json.dumps(learned)}, key=path.stem)
     except PradotError as error:  # they are learned: only another run has to do it again
         warnings.warn(f"learned prototypes are not kept: {error}", stacklevel=3)
 
@@ -97,7 +97,7 @@ def _write(learner, path, seconds):
 def _read(learner, path):
     """Seconds that learning took then; None, with a warning, if the file is damaged."""
     try:
-        tensors, metadata = load_sealed(path, learner.device)
+        tensors, metadata = load_sealed(path, learner.device, key=path.stem)
     except PradotError as error:
         warnings.warn(f"learned prototypes {path} cannot be read and are learned again: {error}", stacklevel=3)
         return None

@@ -12,8 +12,8 @@ from pradot.errors import PradotError
 from pradot.files import no_room, plain_file, replacing
 
 
-def save_sealed(tensors, path, metadata=None):
-    """Write tensors to a safetensors file, whole or not at all, with the SHA-256 of its name, metadata and tensors.
+def save_sealed(tensors, path, metadata=None, *, key=""):
+    """Write tensors to a safetensors file, whole or not at all, with the SHA-256 of metadata, tensors and key.
 
     Parameters
     ----------
@@ -22,6 +22,8 @@ def save_sealed(tensors, path, metadata=None):
         Missing folders are made.
     metadata : dict of str to str, optional
         Kept beside the tensors.
+    key : str
+        Whose tensors these are; not kept in the file, but asked for when it is read: a file of another is then refused.
 
     Raises
     ------
@@ -31,12 +33,12 @@ def save_sealed(tensors, path, metadata=None):
     path, metadata = Path(path), dict(metadata or {})
     with replacing(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata=metadata | {"sha256": _seal(path, metadata, tensors)})
+            save_file(tensors, temporary, metadata=metadata | {"sha256": _seal(key, metadata, tensors)})
         except SafetensorError as error:  # what else goes wrong here than the disk?
             raise no_room(path, re.sub(r"^.*I/O error: ", "", str(error))) from error
 
 
-def load_sealed(path, device="cpu"):
+def load_sealed(path, device="cpu", *, key=""):
     """Read what `save_sealed` wrote.
 
     Parameters
@@ -44,6 +46,8 @@ def load_sealed(path, device="cpu"):
     path : str or Path
     device : str
         Of the tensors.
+    key : str
+        As it was written with.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def load_sealed(path, device="cpu"):
     Raises
     ------
     PradotError
-        There is no such file, it is not whole, or not as it was written under this name.
+        There is no such file, it is not whole, or not as it was written with this key.
     """
     path = Path(path)
     try:
@@ -63,7 +67,7 @@ def load_sealed(path, device="cpu"):
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise PradotError(f"{path} is damaged ({error})") from error
-    if metadata.pop("sha256", None) != _seal(path, metadata, tensors):
+    if metadata.pop("sha256", None) != _seal(key, metadata, tensors):
         raise PradotError(f"{path} is damaged: it is not as it was written (its checksum differs)")
     return tensors, metadata
 
@@ -78,5 +82,5 @@ def hash_tensors(tensors):
     return digest.hexdigest()
 
 
-def _seal(path, metadata, tensors):
-    return hashlib.sha256(repr((path.name, sorted(metadata.items()), hash_tensors(tensors))).encode()).hexdigest()
+def _seal(key, metadata, tensors):
+    return hashlib.sha256(repr((key, sorted(metadata.items()), hash_tensors(tensors))).encode()).hexdigest()

@@ -229,8 +229,11 @@ def assert_as_undisturbed(work, folder, expected):
     kept = {name: content for name, content in found.items() if not name.endswith(".lock")}
     assert sorted(kept) == sorted(expected)
     assert kept == expected
-    # An empty lock stays where a process is killed between the end of a file and its own.
-    assert all(name.endswith(".lock") and not (folder / name).stat().st_size for name in leftovers(folder)), leftovers(folder)
+    # Where a process is killed between a file's taking its place and the end of the block that made it, nobody makes the file
+    # again, and an empty lock and an empty folder stay: at most one of each a kill, never read.
+    for name in leftovers(folder):
+        left = folder / name
+        assert not (left.stat().st_size if left.is_file() else list(left.iterdir())), name
     return len(leftovers(folder))
 
 
@@ -298,7 +301,7 @@ def moments_of(kind, seconds, n):
 
 def kill_and_start_again(kind, n, undisturbed, tmp_path):
     work, expected, seconds = undisturbed(kind)
-    n_hit = n_files = n_half = n_locks = 0
+    n_hit = n_files = n_half = n_empty = 0
     for number, moment in enumerate(moments_of(kind, seconds, n)):
         folder = tmp_path / f"{number}"
         n_hit += kill_at(moment, work, folder)
@@ -306,19 +309,19 @@ def kill_and_start_again(kind, n, undisturbed, tmp_path):
         n_half += any(".partial" in name for name in left)
         for path, _ in contents(folder, work.out).items():  # whole already
             n_files += not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        n_locks += start_again(work, folder, expected)
+        n_empty += start_again(work, folder, expected)
     n_records = sum(name.startswith("runs") and name.endswith(".json") for name in expected)
     print(
         f"\n{kind}: {seconds:.1f} s undisturbed; {n_hit} of {n} kills hit it, {n_half} in the middle of writing; {n_files} "
         f"files were whole then; started again {n} times: each time {len(expected)} files, {n_records} of them records, each "
-        f"once and as undisturbed; left over: {n_locks} empty locks"
+        f"once and as undisturbed; left over: {n_empty} empty hidden files and folders"
     )
-    assert n_hit >= 0.7 * n
+    assert n_hit > n / 2  # a busy machine is not as fast each time
 
 
 def kill_at_each_file(kind, undisturbed, tmp_path, numbers=None):
     work, expected, _ = undisturbed(kind)
-    n_kills = n_locks = 0
+    n_kills = n_empty = 0
     for number in numbers or range(1, 1000):
         for after in (False, True):
             folder = tmp_path / f"file-{number}-{after}"
@@ -326,18 +329,17 @@ def kill_at_each_file(kind, undisturbed, tmp_path, numbers=None):
             if status == 0 and numbers is None:
                 assert n_kills >= 4
                 print(
-                    f"\n{kind}: killed before and after each of {number - 1} files takes its place, {n_locks} empty locks left"
+                    f"\n{kind}: killed before and after each of {number - 1} files takes its place; left over: {n_empty}, empty"
                 )
                 return
             assert status == -signal.SIGKILL
             n_kills += 1
             contents(folder, work.out)
-            n_locks += start_again(work, folder, expected)
+            n_empty += start_again(work, folder, expected)
 
 
-@pytest.mark.parametrize("kind", ["run", "tables"])
-def test_killed_at_random_moments_and_started_again(kind, undisturbed, tmp_path):
-    kill_and_start_again(kind, 2, undisturbed, tmp_path)
+def test_killed_at_random_moments_and_started_again(undisturbed, tmp_path):
+    kill_and_start_again("run", 3, undisturbed, tmp_path)
 
 
 @pytest.mark.slow
@@ -373,7 +375,7 @@ def test_a_killed_worker_of_two_loses_nothing(undisturbed, log, tmp_path):
     """As when memory runs out; the run in the other process is cut too, and both are made again."""
     work, expected, _ = undisturbed("bench --jobs 2")
     command = work.start(tmp_path, env={"PRADOT_TEST_SLOW": "0.2"})
-    worker = wait_for(lambda: len(log()) >= 6 and next((pid for pid in reversed(log()) if pid != command.pid), None))
+    worker = wait_for(lambda: len(log()) >= 5 and next((pid for pid in reversed(log()) if pid != command.pid), None))
     os.kill(worker, signal.SIGKILL)
     assert command.wait().status == 0 and "a process was ended from outside" in command.said
     assert assert_as_undisturbed(work, tmp_path, expected) == 0
@@ -469,7 +471,7 @@ def assert_stopped(command, status=130):
     [
         ("run", 3),
         pytest.param("bench", 3, marks=pytest.mark.slow),
-        pytest.param("bench --jobs 2", 9, marks=pytest.mark.slow),
+        pytest.param("bench --jobs 2", 5, marks=pytest.mark.slow),
         pytest.param("notebooks", 2, marks=pytest.mark.slow),
     ],
 )
@@ -637,7 +639,7 @@ def test_a_stuck_worker_is_noticed(then, undisturbed, log, tmp_path):
     work, expected, _ = undisturbed("bench --jobs 2")
     soon = "import pradot.paper.bench as b; b.LATE_AFTER = 3; b.LATE_TIMES = 0; b.LATE_FIRST = 60"
     command = work.start(tmp_path, first=soon, env={"PRADOT_TEST_SLOW": "0.2"})
-    worker = wait_for(lambda: len(log()) >= 6 and next((pid for pid in reversed(log()) if pid != command.pid), None))
+    worker = wait_for(lambda: len(log()) >= 5 and next((pid for pid in reversed(log()) if pid != command.pid), None))
     os.kill(worker, signal.SIGSTOP)
     wait_for(lambda: "not ended after" in command.said)
     if then == "ctrl-c":
