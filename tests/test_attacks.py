@@ -876,7 +876,7 @@ def test_names_too_long_for_what_stands_beside_them_are_shortened(tmp_path):
         with alone(tmp_path / name), replacing(tmp_path / name) as temporary:
             temporary.write_text(name)
     assert sorted(os.listdir(tmp_path)) == [long, other] and (tmp_path / long).read_text() == long
-    with replacing(tmp_path / long), alone(tmp_path / other):  # who makes one does not remove the other half made
-        pass
+    with replacing(tmp_path / long) as temporary, alone(tmp_path / other):  # who makes one does not remove the other half made
+        temporary.write_text(long)
     write_predictions(tmp_path / "out", [Path("x" * 255), Path("x" * 254 + "y")], [np.eye(3), np.eye(3)])
     assert len(os.listdir(tmp_path / "out" / "heat_maps")) == 2

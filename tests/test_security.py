@@ -659,9 +659,10 @@ def test_heat_maps_and_scores_of_images_with_any_names(tmp_path):
     out = tmp_path / "out"
     write_predictions(out, paths, [np.ones((2, 2), np.float32)] * len(paths))
     assert files_in(out) == sorted(["scores.csv", *(f"heat_maps/{path.name}.png" for path in paths)])
-    with (out / "scores.csv").open(errors="surrogateescape", newline="") as file:
+    with (out / "scores.csv").open(encoding="utf-8", newline="") as file:
         cells = [row["file"] for row in csv.DictReader(file)]
-    assert [os.path.normpath(cell) for cell in cells] == [path.name for path in paths]
+    as_text = [path.name.encode("utf-8", "backslashreplace").decode() for path in paths]
+    assert [os.path.normpath(cell) for cell in cells] == as_text
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
 
 

@@ -74,5 +74,7 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
             with replacing(out / "heat_maps" / f"{short_name(path.name, NAME_BYTES - 4)}.png") as temporary:
                 picture.imsave(temporary, anomaly_map, vmin=low, vmax=high, cmap="inferno", format="png")
         with replacing(out / "scores.csv") as temporary:
-            temporary.write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")  # names as they are on disk
+            temporary.write_text(
+                table.getvalue(), encoding="utf-8", errors="backslashreplace"
+            )  # not every name of a file is text
     return low, high
