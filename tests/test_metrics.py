@@ -1,6 +1,7 @@
 """Metrics: known answers by hand, equality with scikit-learn, and AU-PRO against a plain sweep over all thresholds."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -229,6 +230,14 @@ def test_a_limit_that_is_no_false_positive_rate(max_fpr):
     maps, masks = drawn_maps(1, 5)
     with pytest.raises(PradotError, match="max_fpr"):
         metrics.au_pro(maps, masks, max_fpr)
+
+
+def test_labels_are_taken_by_their_place_whatever_their_index():
+    maps, masks = drawn_maps(1, 5)
+    labels, scores = np.array([mask.any() for mask in masks]), np.array([one.max() for one in maps])
+    index = np.arange(len(labels))[::-1]
+    found = metrics.evaluate(pd.Series(labels, index), pd.Series(scores, index), maps, masks)
+    assert found == metrics.evaluate(labels, scores, maps, masks)
 
 
 def test_errors_name_the_metric_and_what_is_wrong_with_what():

@@ -272,6 +272,8 @@ def streamed_problems(draw, dtype=torch.float64):
     prototypes = draw(numbers(len(positions), channels, dtype=dtype))
     cost, x = BlockCost(prototypes, positions, shape, alpha), by_cell(features)
     cost.scale = cost.maxima(x)
+    # Of the distance 1e-12 between vectors that are nearly alike, rounding is no small part, however it is computed.
+    assume(not 32 * torch.finfo(dtype).eps < cost.scale.feature < 1e-6)
     c_space = spatial_cost(cost.grid, positions).repeat_interleave(batch, 0)
     M, _ = mix_costs(feature_cost(x.flatten(0, 1), prototypes), c_space, alpha, cost.scale)
     return features, prototypes, positions, cost, M
