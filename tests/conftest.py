@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 # The same examples everywhere, in seconds; `pytest --hypothesis-profile thorough` looks at others, in minutes.
 settings.register_profile("repeatable", max_examples=25, derandomize=True, deadline=None, database=None)
-settings.register_profile("thorough", max_examples=2000, deadline=None, database=None)
+settings.register_profile("thorough", max_examples=300, deadline=None, database=None)
 settings.load_profile("repeatable")
 
 

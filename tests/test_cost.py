@@ -57,6 +57,12 @@ def test_grid_runs_from_corner_to_corner_row_by_row():
     assert grid[7].tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_grid_is_made_where_and_as_it_is_asked_for(dtype):
+    grid = grid_positions(3, 5, device="meta", dtype=dtype)
+    assert grid.shape == (15, 2) and grid.device.type == "meta" and grid.dtype == dtype
+
+
 def test_grid_of_a_single_cell_or_row():
     assert grid_positions(1, 1).tolist() == [[0, 0]]
     assert grid_positions(1, 3).tolist() == [[0, 0], [0, 0.5], [0, 1]]
@@ -121,6 +127,14 @@ def test_a_given_scale_is_used_and_given_back(costs):
     torch.testing.assert_close(M, expected)
     assert scale == CostScale(3.0, 5.0)
     assert M is feature  # overwritten: at 28 x 28 there is no room for two
+
+
+def test_a_given_scale_of_zero_divides_nothing(costs):
+    feature, space = costs
+    expected = 0.7 * feature + 0.3 * space.repeat(2, 1)
+    M, scale = mix_costs(feature, space, 0.3, CostScale(0.0, 0.0))
+    torch.testing.assert_close(M, expected)
+    assert scale == (0, 0)
 
 
 def test_costs_that_are_all_zero_stay_zero():

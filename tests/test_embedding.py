@@ -46,6 +46,38 @@ def test_the_own_scale_is_the_mean_over_three_by_three_patches():
     torch.testing.assert_close(found, torch.nn.functional.normalize(torch.from_numpy(expected), dim=2))
 
 
+def plain_joined(features, scale, pooled):
+    """By NumPy alone: means over the cells that a coarser cell covers, straight lines between cells for a finer grid."""
+    parts, grid = [], features[scale].shape[1:3]
+    for _, maps in sorted(features.items()):
+        maps = maps.double().numpy()  # (n, h, w, channels)
+        h, w = maps.shape[1:3]
+        if pooled:
+            near = lambda k: slice(max(k - 1, 0), k + 2)  # noqa: E731
+            means = [[maps[:, near(i), near(j)].mean((1, 2)) for j in range(w)] for i in range(h)]
+            maps = np.moveaxis(np.array(means), 2, 0)  # (n, h, w, channels)
+        if grid[0] < h or grid[1] < w:
+            part = lambda k, old, new: slice(k * old // new, -(-(k + 1) * old // new))  # noqa: E731
+            rows, columns = ([part(k, old, new) for k in range(new)] for old, new in ((h, grid[0]), (w, grid[1])))
+            maps = np.moveaxis(np.array([[maps[:, i, j].mean((1, 2)) for j in columns] for i in rows]), 2, 0)
+        else:
+            for axis, (old, new) in enumerate(((h, grid[0]), (w, grid[1])), 1):
+                at = np.linspace(0, old - 1, new) if new > 1 else np.zeros(1)
+                maps = np.apply_along_axis(lambda line, at=at, old=old: np.interp(at, np.arange(old), line), axis, maps)
+        parts.append(maps / np.linalg.norm(maps, axis=3, keepdims=True))
+    return torch.from_numpy(np.concatenate(parts, 3)).float()
+
+
+@pytest.mark.parametrize("other", [(8, 6), (2, 3), (9, 2), (3, 9), (4, 7), (4, 2), (2, 5), (9, 5), (4, 5), (1, 1), (5, 5)])
+@pytest.mark.parametrize("embedding", ["joined", "pooled"])
+def test_other_grids_are_brought_to_the_own_one(other, embedding):
+    """Coarser, finer, equal, and coarser in one direction while finer or equal in the other."""
+    generator = torch.Generator().manual_seed(0)
+    features = {2: torch.rand(17, 4, 5, 2, generator=generator), 3: torch.rand(17, *other, 3, generator=generator)}
+    for scale in features:
+        torch.testing.assert_close(embed(features, scale, embedding), plain_joined(features, scale, embedding == "pooled"))
+
+
 def test_constant_maps_stay_constant_at_any_grid():
     features = {2: torch.ones(1, 8, 8, 4), 3: torch.ones(1, 4, 4, 2), 4: torch.ones(1, 3, 3, 1)}
     for scale in features:

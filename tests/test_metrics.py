@@ -1,6 +1,7 @@
 """Metrics: known answers by hand, equality with scikit-learn, and AU-PRO against a plain sweep over all thresholds."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -229,6 +230,39 @@ def test_a_limit_that_is_no_false_positive_rate(max_fpr):
     maps, masks = drawn_maps(1, 5)
     with pytest.raises(PradotError, match="max_fpr"):
         metrics.au_pro(maps, masks, max_fpr)
+
+
+def test_labels_are_taken_by_their_place_whatever_their_index():
+    maps, masks = drawn_maps(1, 5)
+    labels, scores = np.array([mask.any() for mask in masks]), np.array([one.max() for one in maps])
+    index = np.arange(len(labels))[::-1]
+    found = metrics.evaluate(pd.Series(labels, index), pd.Series(scores, index), maps, masks)
+    assert found == metrics.evaluate(labels, scores, maps, masks)
+
+
+def test_errors_name_the_metric_and_what_is_wrong_with_what():
+    both, none, one = np.array([[[1, 0]]]), np.zeros((1, 1, 2)), np.array([[[0.2, 0.1]]])
+    calls = {
+        "AUROC undefined": lambda: metrics.auroc([0, 0], [1, 2]),
+        "average precision undefined": lambda: metrics.average_precision([0, 0], [1, 2]),
+        "F1-max undefined": lambda: metrics.f1_max([0, 0], [1, 2]),
+        "AU-PRO undefined": lambda: metrics.au_pro(one, none),
+        "AU-sPRO undefined": lambda: metrics.au_spro(one, [[]]),
+        "PRO curve undefined": lambda: metrics.pro_curve(one, none),
+        "image metrics undefined": lambda: metrics.evaluate([1, 1], [1, 2]),
+        "pixel metrics undefined": lambda: metrics.evaluate([1, 0], [1, 2], [one[0]] * 2, [none[0]] * 2),
+        "labels: expected only 0": lambda: metrics.auroc([0, 2], [1, 2]),
+        "labels: expected 0": lambda: metrics.evaluate(["a", "b"], [1, 2]),
+        "scores: expected finite": lambda: metrics.auroc([0, 1], [1, np.nan]),
+        "normal scores: expected finite": lambda: metrics.threshold([np.nan], 0.5),
+        "anomaly map 0: expected finite": lambda: metrics.au_pro(one / 0.0, both),
+        "mask 0: expected only 0": lambda: metrics.au_pro(one, 2 * both),
+        "mask of defect 0 of image 0: expected only 0": lambda: metrics.au_spro(one, [[(2 * both[0], 1)]]),
+    }
+    for said, call in calls.items():
+        with np.errstate(divide="ignore"), pytest.raises(PradotError) as error:
+            call()
+        assert str(error.value).startswith(said)
 
 
 def test_evaluate_refuses_what_does_not_belong_together():

@@ -241,6 +241,16 @@ def test_reg_too_small_for_float32_is_an_error_and_float64_takes_it():
         sinkhorn(1000 * M, 0.01)  # it is the ratio that counts
 
 
+@pytest.mark.parametrize("left", ["rows", "columns"])
+def test_rows_or_columns_that_leave_the_range_are_enough_to_absorb(log_iterations, monkeypatch, left):
+    M = cluster_cost()
+    expected = sinkhorn(M, 0.01, n_iter=5)
+    within = lambda scaling, limit: len(scaling) != {"rows": len(M), "columns": M.shape[1]}[left]  # noqa: E731
+    monkeypatch.setattr(transport, "_within", within)
+    assert l1(sinkhorn(M, 0.01, n_iter=5).plan, expected.plan) < 1e-12
+    assert log_iterations == [False, False, True, True, True, True]
+
+
 # Row blocks
 
 

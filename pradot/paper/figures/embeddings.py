@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.manifold import TSNE
 
-from pradot.cost import feature_cost, spatial_cost
+from pradot.cost import divisor, feature_cost, spatial_cost
 from pradot.paper.figures.places import position_colours
 
 
@@ -73,8 +73,8 @@ def mixed_distances(learner, x, positions):
     vectors = torch.cat([x.to(learner.device), learner.prototypes_])  # (n + m, channels)
     places = torch.cat([positions.to(learner.device), learner.positions_])  # (n + m, 2)
     scale, alpha = learner.scale_, learner.alpha
-    D = (1 - alpha) / (scale.feature or 1) * feature_cost(vectors, vectors)
-    D += alpha / (scale.space or 1) * spatial_cost(places, places)
+    D = (1 - alpha) / divisor(scale.feature, vectors.dtype) * feature_cost(vectors, vectors)
+    D += alpha / divisor(scale.space, places.dtype) * spatial_cost(places, places)
     D = (D + D.T) / 2  # rounding
     return D.fill_diagonal_(0).cpu().numpy()
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from pradot.cost import check_alpha, feature_cost, grid_positions, spatial_cost
+from pradot.cost import check_alpha, divisor, feature_cost, grid_positions, spatial_cost
 from pradot.paper.figures import HEAT, position_colours, to_pixels
 from pradot.paper.widgets.canvas import (
     HEAT_TABLE,
@@ -264,12 +264,12 @@ class _PlaceCosts:
         scale, self.shape = learner.scale_, learner.grid_shape_
         self.grid = grid_positions(*self.shape)  # (height * width, 2)
         self.positions, of = learner.positions_.cpu().unique(dim=0, return_inverse=True)  # (n_positions, 2), (m,)
-        self.c_space = spatial_cost(self.grid, self.positions) / (scale.space or 1)  # (height * width, n_positions)
+        largest = [divisor(each, torch.float32) for each in scale]
+        self.c_space = spatial_cost(self.grid, self.positions) / largest[1]  # (height * width, n_positions)
         self.c_feat = []
         for x in features:
-            cost = feature_cost(x.to(learner.prototypes_.device).flatten(0, 1), learner.prototypes_).cpu() / (
-                scale.feature or 1
-            )
+            x = x.to(learner.prototypes_.device).flatten(0, 1)  # (height * width, channels)
+            cost = feature_cost(x, learner.prototypes_).cpu() / largest[0]  # (height * width, m)
             least = cost.new_empty(len(cost), len(self.positions))
             least.scatter_reduce_(1, of.expand(len(cost), -1), cost, "amin", include_self=False)
             self.c_feat.append(least)  # (height * width, n_positions)
