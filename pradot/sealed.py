@@ -1,6 +1,7 @@
 """Tensors on disk with a checksum of all that the file holds: what was cut, edited or swapped is told from what was written."""
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def save_sealed(tensors, path, metadata=None, *, key=""):
     path, metadata = Path(path), dict(metadata or {})
     with replacing(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata=metadata | {"sha256": _seal(key, metadata, tensors)})
+            sealed = {"metadata": metadata, "sha256": _seal(key, metadata, tensors)}
+            # One entry: of several, safetensors writes them in another order each time.
+            save_file(tensors, temporary, metadata={"sealed": json.dumps(sealed, sort_keys=True)})
         except SafetensorError as error:  # what else goes wrong here than the disk?
             raise no_room(path, re.sub(r"^.*I/O error: ", "", str(error))) from error
 
@@ -63,13 +66,22 @@ def load_sealed(path, device="cpu", *, key=""):
     try:
         plain_file(path)
         with safe_open(path, framework="pt", device=str(device)) as file:
-            metadata = dict(file.metadata() or {})
+            metadata, seal = _sealed(file)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise PradotError(f"{path} is damaged ({error})") from error
-    if metadata.pop("sha256", None) != _seal(key, metadata, tensors):
+    if seal != _seal(key, metadata, tensors):
         raise PradotError(f"{path} is damaged: it is not as it was written (its checksum differs)")
     return tensors, metadata
+
+
+def read_metadata(path):
+    """What `save_sealed` kept beside the tensors, unchecked, as a dict of str to str; empty where it is no such file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _sealed(file)[0]
+    except (SafetensorError, OSError):
+        return {}
 
 
 def hash_tensors(tensors):
@@ -80,6 +92,17 @@ def hash_tensors(tensors):
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.view(-1).view(torch.uint8).numpy() if value.numel() else b"")
     return digest.hexdigest()
+
+
+def _sealed(file):
+    """Metadata and checksum of an open file; no checksum where there are none."""
+    try:
+        sealed = json.loads((file.metadata() or {})["sealed"])
+        metadata, seal = sealed["metadata"], sealed["sha256"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}, None
+    is_text = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    return (metadata, seal) if is_text else ({}, None)
 
 
 def _seal(key, metadata, tensors):

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from pradot.block_cost import BLOCK, BlockCost, by_cell, check_finite
+from pradot import block_cost
+from pradot.block_cost import BlockCost, by_cell, check_finite
 from pradot.cost import check_scale, spatial_cost
 
 _BANDS = 7  # of the grid's rows, in which a search looks for the cheapest prototype
@@ -34,7 +35,7 @@ class NearestSearch:
             places, counts = positions[place.argsort()], torch.ones_like(place)
         self._copies = int(counts[0])
         at_place = place.argsort(stable=True).view(len(places), -1)  # (n_places, copies), the prototypes of each place
-        n_bands = _BANDS if alpha and len(positions) * height * width > BLOCK else 1
+        n_bands = _BANDS if alpha and len(positions) * height * width > block_cost.BLOCK else 1
         step = -(-height // n_bands)
         starts = range(0, height, step)
         self._cells = [slice(start * width, min(start + step, height) * width) for start in starts]
@@ -56,7 +57,7 @@ class NearestSearch:
 
     def images_at_once(self):
         """How many images are best searched together: at least eight, more if they fill a block."""
-        return max(8, BLOCK // (len(self._cost) * math.prod(self._grid_shape)))
+        return max(8, block_cost.BLOCK // (len(self._cost) * math.prod(self._grid_shape)))
 
     def __call__(self, features, scale=None):
         """Cost and index of the cheapest prototype of every patch.

@@ -21,6 +21,7 @@ from test_archives import Server, digest, pack, write_loco_category
 
 from pradot.paper.bench import LATE_AFTER, LATE_FIRST, LATE_TIMES, _Watch
 from pradot.progress import progress_bar
+from pradot.sealed import read_metadata
 
 N_KILLS = int(os.environ.get("PRADOT_KILLS", 20))
 N_IMAGES = {"n_train": 5, "n_good": 2, "n_bad": 2}
@@ -198,13 +199,13 @@ def contents(folder, parts):
 
 def _content(path):
     if path.suffix == ".json" and "branches" in (record := json.loads(path.read_text())) and "metrics" in record:
-        for key in ("seconds", "created", "peak_memory_gb"):
+        for key in ("seconds", "created", "peak_memory_gb", "sha256"):  # the last is over all others
             record.pop(key)
         record["notes"] = [note for note in record["notes"] if "were learned before" not in note]
         return record
     if path.suffix == ".safetensors":
         with safe_open(path, framework="np") as file:
-            about = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+            about = {name: json.loads(text) for name, text in read_metadata(path).items()}
             about.get("learned", {}).pop("seconds", None)
             return about, {key: (file.get_tensor(key).shape, _hash(file.get_tensor(key))) for key in file.keys()}
     if path.suffix == ".png":

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
 from small_data import write_category
 
 from pradot import Branch, Pradot, PrototypeLearner
 from pradot.learned import learn_once
 from pradot.paper.presets import get_preset
 from pradot.paper.runs import run
+from pradot.sealed import read_metadata
 
 SETTINGS = {"n_prototypes": 1, "n_epochs": 3, "batch_size": 4, "n_iter": 5}
 
@@ -36,8 +36,7 @@ def fits(monkeypatch):
 
 
 def seconds_in(path):
-    with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["learned"])["seconds"]
+    return json.loads(read_metadata(path)["learned"])["seconds"]
 
 
 def test_what_is_found_is_what_was_learned(maps, fits, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from pradot import CostScale, PradotError, PrototypeLearner, grid_positions, prototypes
+from pradot import CostScale, PradotError, PrototypeLearner, grid_positions, prototypes, starts
 
 
 def feature_maps(n=6, height=4, width=4, channels=5, seed=0):
@@ -352,7 +352,7 @@ def test_kmeans_of_equal_patches_leaves_no_prototype_empty(start):
 
 
 def test_thousands_of_clusters_are_learnt_in_small_batches(monkeypatch):
-    monkeypatch.setattr(prototypes, "KMeans", None)
+    monkeypatch.setattr(starts, "KMeans", None)
     features = torch.rand(5, 18, 18, 4, generator=torch.Generator().manual_seed(0))
     learner = quick(n_prototypes=1, start="kmeans_global", max_steps=0).fit(features, features[:1])
     assert learner.prototypes_.shape == (324, 4) and torch.isfinite(learner.prototypes_).all()

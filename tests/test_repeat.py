@@ -23,7 +23,7 @@ from pradot.paper.bench import bench, list_jobs
 from pradot.paper.presets import PRESETS, RIVALS
 from pradot.paper.provenance import code_sha256, outline, versions
 from pradot.paper.recorded import find_data, preset_of
-from pradot.paper.records import read_record, read_records
+from pradot.paper.records import hash_record, read_record, read_records
 from pradot.paper.repeat import TOLERANCE, repeat
 from pradot.paper.runs import read_branch_maps, recorded_settings, run
 
@@ -32,7 +32,7 @@ SMALL = {"image_size": 64, "n_prototypes": 1, "n_iter": 5, "max_steps": 2, "batc
 EXPERIMENTS = {name: replace(preset, **SMALL) for name, preset in PRESETS.items()}
 EXPERIMENTS |= {name: replace(rival, image_size=64) for name, rival in RIVALS.items()}
 FAST = EXPERIMENTS["fast"]
-OF_TIME = ("seconds", "created", "peak_memory_gb")
+OF_TIME = ("seconds", "created", "peak_memory_gb", "sha256")  # the last is over all others
 YOUNG = ("code_sha256", "machine", "root", "files")  # what records did not have at first
 
 
@@ -74,8 +74,13 @@ def change(path, **changes):
             del record[name]
         else:
             record[name] = record[name] | value if isinstance(value, dict) else value
-    path.write_text(json.dumps(record))
+    write_record(path, record)
     return record
+
+
+def write_record(path, record):
+    """As a run writes it, with its checksum."""
+    path.write_text(json.dumps(record | {"sha256": hash_record(record)}))
 
 
 def contents(folder):
@@ -376,8 +381,8 @@ def test_another_encoder_is_refused(copied, data, spec, two_scales, tmp_path, ca
         ({"preset": "slow"}, "preset 'slow' is unknown"),
         ({"dataset": "../x"}, "this version knows mvtec_ad"),
         ({"category": "../part"}, "are not found"),
-        ({"seed": "0"}, "missing or damaged in it: seed"),
-        ({"metrics": {"image_auroc": "high"}}, "missing or damaged in it: metrics"),
+        ({"seed": "0"}, "seed is '0'"),
+        ({"metrics": {"image_auroc": "high"}}, "image_auroc is 'high', no fraction"),
         ({"encoder": {"image_size": "64"}}, "missing or damaged in it: encoder: image_size"),
         ({"format": 99}, "format 99"),
         ({"label": None}, "it has no label"),
@@ -392,7 +397,7 @@ def test_a_record_that_lacks_a_setting_is_refused(copied, spec, capsys):
     settings = read_record(copied)["settings"]
     del settings["reg"]
     change(copied, settings=None)
-    copied.write_text(json.dumps(json.loads(copied.read_text()) | {"settings": settings}))
+    write_record(copied, json.loads(copied.read_text()) | {"settings": settings})
     assert "reg is missing" in refused([copied, "--encoder", spec], capsys)
     copied.write_text(copied.read_text()[:300])
     assert "not a whole run record" in refused([copied, "--encoder", spec], capsys)

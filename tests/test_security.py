@@ -630,7 +630,9 @@ def test_a_record_of_other_kinds_is_none(tmp_path, changes):
 
 def test_a_metric_takes_no_other_columns_place(tmp_path):
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "a.json").write_text(json.dumps(record_of(metrics={"image_auroc": 0.9, "dataset": 0.1, "record": 0.2})))
+    (tmp_path / "runs" / "a.json").write_text(
+        json.dumps(record_of(metrics={"image_auroc": 0.9, "dataset": 0.1, "record": 0.2}))
+    )
     assert set(write_tables(tmp_path / "runs", tmp_path / "tables")) >= {"mvtec_ad-fast-e"}
 
 

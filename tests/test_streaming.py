@@ -10,6 +10,7 @@ from pradot import (
     CostScale,
     PradotError,
     PrototypeLearner,
+    block_cost,
     feature_cost,
     grid_positions,
     mix_costs,
@@ -482,7 +483,7 @@ def test_a_start_from_images_takes_embeddings_of_the_prototypes_own_places(n_pro
 @pytest.mark.parametrize("shape", [(5, 4), (1, 6), (14, 3), (1, 1)])
 @pytest.mark.parametrize("block", [1, 10**6])
 def test_the_search_finds_the_minimum(monkeypatch, alpha, shape, free, block):
-    monkeypatch.setattr(streaming, "_BLOCK", block)  # smaller than the problem: band by band
+    monkeypatch.setattr(block_cost, "BLOCK", block)  # smaller than the problem: band by band
     features, _, cost, M = problem(alpha, shape=shape, free=free)
     found, index = NearestSearch(cost.unit, cost.positions, shape, alpha)(features, SCALE)
     expected = M.view(-1, 3, M.shape[1]).permute(1, 0, 2)  # (batch, height * width, m)
@@ -503,7 +504,7 @@ def test_the_search_skips_what_cannot_win(monkeypatch):
         return found
 
     monkeypatch.setattr(BlockCost, "features", counted)
-    monkeypatch.setattr(streaming, "_BLOCK", 1000)
+    monkeypatch.setattr(block_cost, "BLOCK", 1000)
     NearestSearch(prototypes, positions, shape, 0.3)(features, CostScale(1.0, math.sqrt(2)))
     assert sum(pairs) < 0.5 * 2 * 196 * len(prototypes)
 
@@ -514,7 +515,7 @@ def test_places_with_different_numbers_of_prototypes_are_searched_too(monkeypatc
     c_space = spatial_cost(cost.grid, positions).repeat_interleave(3, 0)
     M = mix_costs(feature_cost(by_cell(features).flatten(0, 1), cost.unit), c_space, 0.3, SCALE)[0]
     for block in (1, 10**6):
-        monkeypatch.setattr(streaming, "_BLOCK", block)
+        monkeypatch.setattr(block_cost, "BLOCK", block)
         found = NearestSearch(cost.unit, positions, (5, 4), 0.3)(features, SCALE)[0]
         expected = M.amin(1).view(20, 3).T  # (batch, height * width)
         torch.testing.assert_close(found.flatten(1), expected, atol=1e-12, rtol=0)

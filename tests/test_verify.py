@@ -67,7 +67,10 @@ def test_a_wrong_number_is_named_and_fails(tmp_path, capsys, image, pixel, n_off
         ({"label": "fast"}, "preset fast"),
         ({"settings": {**recorded_settings(PRESETS["paper"]), "reg": 0.1}}, "settings are not those of the preset paper: reg"),
         ({"evaluation_size": None}, "settings are not those of the preset paper: others"),
-        ({"encoder": {"name": "resnet50+file", "weights_sha256": "ab", "image_size": 224}}, "encoder resnet50+file at 224 px"),
+        (
+            {"encoder": {"name": "resnet50+file", "weights_sha256": "ab", "weights_source": "file", "image_size": 224}},
+            "encoder resnet50+file at 224 px",
+        ),
         ({"image_shapes": {"512x512": 300}}, "images of 512x512 px, published are 1000x1000"),
         (
             {"counts": {"train": 5, "validation": 1, "test": 132, "test_anomalous": 109}},

@@ -10,8 +10,6 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from pradot.detector import Branch
 from pradot.errors import PradotError
 from pradot.files import alone, check_folder, replacing
@@ -22,7 +20,7 @@ from pradot.paper.evaluation import METRICS, check_test, evaluate, maps_and_scor
 from pradot.paper.presets import Rival
 from pradot.paper.provenance import FILE_DIGITS, conditions, file_hashes, hash_file, other_code
 from pradot.paper.records import RECORD_FORMAT, hash_record, read_record, slug
-from pradot.sealed import load_sealed, save_sealed
+from pradot.sealed import load_sealed, read_metadata, save_sealed
 from pradot.stopwatch import Stopwatch
 
 ADDED = {"embedding": "scale", "spread_power": 0.0, "smoothing": 0.0, "top_part": 0.0, "storage": "float32"}
@@ -284,9 +282,8 @@ def _hash_model(folder):
     """SHA-256 of a saved model's tensors, whose file holds its settings too; empty when the folder holds no whole model."""
     config, tensors = Path(folder) / "config.json", Path(folder) / "model.safetensors"
     try:
-        with safe_open(tensors, framework="pt") as file:
-            is_whole = file.metadata()["config"] == config.read_text()  # else saving was cut between the two files
-    except (SafetensorError, OSError, TypeError, KeyError, UnicodeDecodeError):
+        is_whole = read_metadata(tensors)["config"] == config.read_text()  # else saving was cut between the two files
+    except (OSError, KeyError, UnicodeDecodeError):
         return ""
     return hash_file(tensors) if is_whole else ""
 
