@@ -25,7 +25,7 @@ TESTS = {
     "block_cost": ["streaming", "properties"],
     "streaming": ["streaming", "properties"],
     "search": ["streaming", "properties"],
-    "prototypes": ["prototypes", "spread", "properties"],
+    "prototypes": ["prototypes", "spread", "streaming", "properties"],
     "starts": ["prototypes", "properties"],
     "metrics": ["metrics", "au_spro", "metric_properties"],
     "counts": ["metrics", "au_spro", "metric_properties"],
@@ -52,7 +52,7 @@ def main():
     """Copy the project, draw the sample, run mutmut, show what survived."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("module", choices=TESTS)
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="those whose name fits")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="those whose name fits")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn with the seed (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
@@ -74,7 +74,7 @@ def main():
 
     names = mutate_file_contents(f"pradot/{asked.module}.py", source.read_text()).mutant_names
     names = sorted(f"pradot.{asked.module}.{name}" for name in names)
-    n_all, names = len(names), fnmatch.filter(names, asked.only)
+    n_all, names = len(names), [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in asked.only)]
     if asked.sample and asked.sample < len(names):
         names = sorted(random.Random(asked.seed).sample(names, asked.sample))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}

@@ -48,6 +48,14 @@ def numpy_plan(M, reg, n_iter):
     return u[:, None] * K * v
 
 
+def test_defaults_are_the_settings_of_the_paper():
+    paper = {"alpha": 0.0, "n_prototypes": 16, "reg": 0.01, "n_iter": 100, "ema": 0.95, "n_epochs": 50, "batch_size": 64}
+    rest = {"max_steps": None, "positions": "fixed", "solver": "kernel", "start": "uniform", "precision": "full"}
+    fast = {"tol": 0.01, "keep_gb": 1.0}
+    other = {"random_state": 0, "device": "cpu", "progress": False}
+    assert PrototypeLearner().get_params() == paper | rest | fast | other
+
+
 # One step
 
 
@@ -374,6 +382,23 @@ def test_training_goes_on_from_kmeans(features):
     start = quick(0.3, start="kmeans", max_steps=0).fit(features, features)
     trained = quick(0.3, start="kmeans", max_steps=1, ema=0.9).fit(features, features)
     assert 0 < (trained.prototypes_ - start.prototypes_).norm() < 0.2 * start.prototypes_.norm()
+
+
+@pytest.mark.parametrize("keep_gb", [0, 0.5])
+def test_no_memory_or_little_is_enough(features, keep_gb):
+    learner = quick(0.3, solver="streamed", keep_gb=keep_gb).fit(features)
+    expected = quick(0.3, solver="streamed").fit(features)
+    torch.testing.assert_close(learner.prototypes_, expected.prototypes_, atol=1e-3, rtol=0)
+
+
+def test_reduced_precision_is_taken_where_the_device_has_it(features, monkeypatch):
+    monkeypatch.setattr(prototypes, "has_bfloat16", lambda device: True)
+    full, reduced = (quick(0.3, solver="streamed", precision=p).fit(features, features[:2]) for p in ("full", "reduced"))
+    assert full.notes_ == reduced.notes_ == []
+    assert 0 < (full.prototypes_ - reduced.prototypes_).abs().max() < 0.02
+    reduced.prototypes_ = full.prototypes_
+    paid = [learner.transported(features, full.scale_) for learner in (full, reduced)]
+    assert 0 < (paid[0] - paid[1]).abs().max() < 0.05
 
 
 # Nearest
