@@ -38,9 +38,11 @@ def lay_out(target, root=ROOT):
         Notebook to where its page comes from, in words.
     """
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    (target / "tests").mkdir(parents=True)
+    for picture in (root / "tests").glob("*.png"):
+        shutil.copy(picture, target / "tests")
     pages = {"index.md": (root / "README.md").read_text() + (HERE / "contents.md").read_text()}
-    pages |= {name: (root / name).read_text() for name in ("CONTRIBUTING.md", "CHANGELOG.md")}
+    pages |= {name: (root / name).read_text() for name in ("CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md")}
     pages |= {page.name: page.read_text() for page in HERE.glob("*.md") if page.name != "contents.md"}
     for name, text in pages.items():
         text = LINK.sub(lambda link: _within_book(link, root), text)
