@@ -1,5 +1,6 @@
 """What several test files share: an encoder of a few thousand weights, and drawn images."""
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,9 @@ from hypothesis import settings
 
 from pradot import Encoder
 from pradot.paper.presets import PRESETS
+
+# Started in the background, as some shells do it, a process ignores Ctrl-C, and so do those that it starts: tests would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The arrays of the tests are small: on a busy machine threads wait for each other ten times longer than they work.
 torch.set_num_threads(1)

@@ -30,7 +30,7 @@ from pradot.paper.presets import get_preset
 
 KEEP_GB = 0.25
 N_IMAGES = (100, 200, 400, 700, 1000)
-N_PROTOTYPES = (1, 4, 8, 16, 32)
+N_PROTOTYPES = (1, 4, 8, 16)
 SIZES = (160, 224, 288, 352)
 WHAT = {
     "fit": "fit: images",
@@ -129,6 +129,12 @@ def grow(out):
             points.append(json.loads(done.stdout.splitlines()[-1]))
             print(points[-1], flush=True)
             write(out, {"keep_gb": KEEP_GB, "points": points})
+    plot(points, out)
+
+
+def plot(points, out):
+    """Largest memory against what grows, a panel each."""
+    values = list(dict.fromkeys(one["what"] for one in points))
     fig, axes = plt.subplots(1, len(values), figsize=(10.5, 2.6), sharey=True, layout="constrained")
     for ax, what in zip(axes, values, strict=True):
         own = [one for one in points if one["what"] == what]

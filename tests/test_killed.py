@@ -100,7 +100,7 @@ NOTEBOOK = [
 
 
 class Work:
-    """A kind of work in a folder of its own: `start` it, and `state` says what it has left."""
+    """A kind of work in a folder of its own, with `arguments` on the command line: `start` it; `state` says what it has left."""
 
     kind, out = "", ("cache", "models", "runs")
 
@@ -112,9 +112,6 @@ class Work:
 
     def prepare(self, folder):
         pass
-
-    def arguments(self):
-        raise NotImplementedError
 
     def start(self, folder, first="", env=None, extra=()):
         folder.mkdir(parents=True, exist_ok=True)
