@@ -11,7 +11,7 @@ from hypothesis import settings
 from pradot import Encoder
 from pradot.paper.presets import PRESETS
 
-# Started in the background, as some shells do it, a process ignores Ctrl-C, and so do those that it starts: tests would wait for ever.
+# Started in the background, as some shells do it, a process and all that it starts ignore Ctrl-C: tests would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The arrays of the tests are small: on a busy machine threads wait for each other ten times longer than they work.

@@ -100,7 +100,7 @@ NOTEBOOK = [
 
 
 class Work:
-    """A kind of work in a folder of its own, with `arguments` on the command line: `start` it; `state` says what it has left."""
+    """A kind of work in a folder of its own, with `arguments`: `start` it, and `state` says what it has left."""
 
     kind, out = "", ("cache", "models", "runs")
 
