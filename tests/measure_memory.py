@@ -144,7 +144,7 @@ def plot(points, out):
         ax.axhline(np.mean([one["at_rest_mb"][0] for one in own]), color="0.6", lw=1, label="its own, before")
         ax.set(xlabel=WHAT[what], ylim=(0, None))
     axes[0].set_ylabel("largest memory, MB")
-    axes[0].legend(fontsize=7, frameon=False)
+    axes[1].legend(fontsize=8, frameon=False, loc="upper left")  # beside flat curves
     save(fig, out)
 
 

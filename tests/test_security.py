@@ -459,7 +459,9 @@ def make(here, monkeypatch):
     python.write_text(FAKE_PYTHON.format(python=sys.executable))
     python.chmod(0o755)
     (here / ".venv" / "complete").touch()
-    for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "PYTEST_ADDOPTS", "PIP_NO_INDEX"):
+    # `make test` hands its own on.
+    settings = re.search(r"^SETTINGS := (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    for name in (*settings, "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "PYTEST_ADDOPTS", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)
     (here / WORDS).mkdir()
 
