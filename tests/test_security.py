@@ -32,7 +32,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from papermill.translators import PythonTranslator
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from small_data import write_category, write_encoder, write_visa
 
 from pradot import Encoder, Pradot, PradotError
@@ -46,6 +45,7 @@ from pradot.paper.own import write_predictions
 from pradot.paper.records import read_record
 from pradot.paper.tables import as_rows, conditions, write_tables
 from pradot.paper.unpacking import unpack
+from pradot.sealed import load_sealed, save_sealed
 from pradot.weights import weights_available
 
 ROOT = Path(__file__).parent.parent
@@ -505,7 +505,7 @@ def rewritten(folder, change):
     change(config)
     text = json.dumps(config, indent=1) + "\n"
     (folder / "config.json").write_text(text)
-    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors", metadata={"config": text})
+    save_sealed(load_sealed(folder / "model.safetensors")[0], folder / "model.safetensors", {"config": text})
 
 
 @pytest.fixture
@@ -518,7 +518,7 @@ def model(here, tiny_encoder, draw):
 def test_a_model_has_no_say_in_where_it_is_used(model, tiny_encoder, draw, name):
     """A model that brings the setting `cache` would have scoring write into that folder."""
     rewritten(model, lambda config: config["settings"].update({name: str(model.parent / "elsewhere")}))
-    with pytest.raises(PradotError, match="is damaged"):
+    with pytest.raises(PradotError, match="settings that no model has"):
         Pradot.load(model, encoder=tiny_encoder).anomaly_scores(draw(1, 1))
     assert not (model.parent / "elsewhere").exists()
 
