@@ -175,8 +175,9 @@ def soak(out, minutes):
                 write(out, {"seconds": seconds, "memory_mb": memory})
     seconds, memory = np.array(seconds), np.array(memory)
     later = seconds > 0.25 * seconds[-1]  # after the start, when libraries still fill their own caches
-    slope = np.polyfit(seconds[later] / 3600, memory[later, 0], 1)[0]
-    found = {"rounds": len(seconds), "minutes": seconds[-1] / 60, "slope_mb_per_hour": slope, "mb": memory[later, 0].mean()}
+    slope = float(np.polyfit(seconds[later] / 3600, memory[later, 0], 1)[0])
+    mean = float(memory[later, 0].mean())
+    found = {"rounds": len(seconds), "minutes": float(seconds[-1]) / 60, "slope_mb_per_hour": slope, "mb": mean}
     print(found)
     write(out, found | {"seconds": seconds.tolist(), "memory_mb": memory.tolist()})
     fig, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
