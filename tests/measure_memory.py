@@ -182,7 +182,7 @@ def soak(out, minutes):
     write(out, found | {"seconds": seconds.tolist(), "memory_mb": memory.tolist()})
     fig, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
     ax.plot(seconds / 60, memory[:, 0], lw=1)
-    ax.set(xlabel="minutes", ylabel="its own memory, MB", ylim=(0, None))
+    ax.set(xlabel="minutes", ylabel="its own memory, MB", ylim=(0, 1.2 * memory.max()))
     ax.set_title(f"{len(seconds)} rounds of fit, score, save, load: {slope:+.2f} MB an hour", fontsize=9)
     save(fig, out)
 
