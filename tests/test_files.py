@@ -122,6 +122,7 @@ with alone({str(path)!r}), replacing({str(path)!r}) as temporary:
     assert sorted(os.listdir(tmp_path)) == [".table.csv-mine.txt", "table.csv"]
 
 
+@pytest.mark.slow
 def test_what_a_library_writes_beside_a_killed_file_is_removed_too(tmp_path):
     """Safetensors writes a file of its own beside the one that it was told to write."""
     code = f"""

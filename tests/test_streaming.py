@@ -364,6 +364,7 @@ def test_a_plan_whose_numbers_leave_their_range_is_an_error(monkeypatch, way):
         sinkhorn_streamed(cost, x, v=torch.full((len(cost),), torch.inf))
 
 
+@pytest.mark.slow
 def test_both_ways_end_with_the_same_barycentres(monkeypatch):
     x, cost = local_problem(far=5)
     sparse = sinkhorn_streamed(cost, x, tol=1e-6, n_iter=5000)
