@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pradot import Encoder, PradotError, PrototypeLearner, prototypes
+from pradot import Encoder, PradotError, PrototypeLearner, scoring
 from pradot.precision import ieee_float32
 
 MATMUL = torch.backends.mkldnn.matmul
@@ -37,13 +37,13 @@ def test_learner(call, monkeypatch):
     features = torch.rand(3, 2, 2, 4)
     learner = PrototypeLearner(n_prototypes=1, batch_size=2, n_epochs=1, n_iter=2).fit(features)
     for name in ("feature_cost", "NearestSearch"):
-        real = getattr(prototypes, name)
+        real = getattr(scoring, name)
 
         def spy(*args, real=real, **settings):
             seen.append(MATMUL.fp32_precision)
             return real(*args, **settings)
 
-        monkeypatch.setattr(prototypes, name, spy)
+        monkeypatch.setattr(scoring, name, spy)
     getattr(learner, call)(features)
     assert set(seen) == {"ieee"}
 

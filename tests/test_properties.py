@@ -21,8 +21,8 @@ from pradot import (
     grid_positions,
     mix_costs,
     sinkhorn,
+    sparse_kernel,
     spatial_cost,
-    streaming,
 )
 from pradot.block_cost import BlockCost, by_cell
 from pradot.cost import unit_vectors
@@ -299,7 +299,7 @@ def test_blocks_and_memory_change_no_plan(problem, power, n_iter, data):
         )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(block_cost, "BLOCK", data.draw(st.integers(1, 300)))
-        patch.setattr(streaming, "_SHARE", data.draw(st.sampled_from([0.0, 0.2, 1.0])))
+        patch.setattr(sparse_kernel, "_SHARE", data.draw(st.sampled_from([0.0, 0.2, 1.0])))
         memory = data.draw(st.sampled_from([0.0, 1e-7, 1e-6, 1.0]))
         found = sinkhorn_streamed(cost, x, reg=reg, tol=1e-13, n_iter=n_iter, relaxation=1, keep_gb=memory)
     if found.marginal_errors[-1] > 1e-12:  # it went on to the end

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from pradot import CostScale, PradotError, PrototypeLearner, grid_positions, prototypes, starts
+from pradot import CostScale, PradotError, PrototypeLearner, grid_positions, scoring, sinkhorn, starts
 
 
 def feature_maps(n=6, height=4, width=4, channels=5, seed=0):
@@ -30,7 +30,7 @@ def started(learner, features, seed=0):
     """The learner as `fit` leaves it before the first step, with known prototypes."""
     height, width, channels = features.shape[1:]
     learner.grid_shape_ = (height, width)
-    learner.positions_ = learner._start_positions(height, width)
+    learner.positions_ = starts.start_positions(learner.grid_shape_, learner.n_prototypes)
     generator = torch.Generator().manual_seed(seed)
     learner.prototypes_ = torch.rand(len(learner.positions_), channels, generator=generator)
     learner.history_ = {"loss": [], "marginal_error": [], "n_iter": [], "movement": []}
@@ -198,7 +198,7 @@ def test_validation_loss_and_scale_are_those_of_the_held_out_images(features):
     learner = quick(0.3, n_epochs=2).fit(features, held_out)
     M, scale = learner.cost(held_out)
     assert learner.scale_ == scale
-    loss = prototypes.sinkhorn(M, learner.reg, n_iter=learner.n_iter).cost(M)
+    loss = sinkhorn(M, learner.reg, n_iter=learner.n_iter).cost(M)
     best = learner.history_["validation_step"].index(learner.best_step_)
     assert learner.history_["validation_loss"][best] == pytest.approx(loss, rel=1e-6)
     assert learner.notes_ == []
@@ -392,7 +392,7 @@ def test_no_memory_or_little_is_enough(features, keep_gb):
 
 
 def test_reduced_precision_is_taken_where_the_device_has_it(features, monkeypatch):
-    monkeypatch.setattr(prototypes, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(scoring, "has_bfloat16", lambda device: True)
     full, reduced = (quick(0.3, solver="streamed", precision=p).fit(features, features[:2]) for p in ("full", "reduced"))
     assert full.notes_ == reduced.notes_ == []
     assert 0 < (full.prototypes_ - reduced.prototypes_).abs().max() < 0.02

@@ -14,8 +14,9 @@ from pradot import (
     feature_cost,
     grid_positions,
     mix_costs,
-    prototypes,
+    scoring,
     sinkhorn,
+    sparse_kernel,
     spatial_cost,
     streaming,
 )
@@ -121,7 +122,7 @@ def pot_from(M, v, reg, n_iter):
 @pytest.fixture(params=["sparse", "dense"])
 def way(request, monkeypatch):
     """Iterations over the entries that count, or passes over all of them, whatever the plan."""
-    monkeypatch.setattr(streaming, "_SHARE", 1.0 if request.param == "sparse" else 0.0)
+    monkeypatch.setattr(sparse_kernel, "_SHARE", 1.0 if request.param == "sparse" else 0.0)
     return request.param
 
 
@@ -163,7 +164,7 @@ def test_it_stops_at_the_tolerance_and_not_before(tol):
 
 
 def test_dense_passes_push_values_only_when_one_is_expected_to_be_the_last(monkeypatch):
-    monkeypatch.setattr(streaming, "_SHARE", 0.0)
+    monkeypatch.setattr(sparse_kernel, "_SHARE", 0.0)
     _, x, cost, _ = problem(0.3)
     pushes, original = [], streaming._pass
     monkeypatch.setattr(streaming, "_pass", lambda *args, **rest: pushes.append(args[2] is not None) or original(*args, **rest))
@@ -245,14 +246,14 @@ def local_problem(reg=0.01, dtype=torch.float64, n=2, batch=6, far=0):
 
 def looks_of(monkeypatch):
     """How many prototypes are looked at, look by look; None: the plan was not sparse."""
-    looks, original = [], streaming._Kernel.look
+    looks, original = [], sparse_kernel.SparseKernel.look
 
     def look(kernel, state, columns=None):
         found = original(kernel, state, columns)
         looks.append((len(state.v) if columns is None else len(columns)) if found else None)
         return found
 
-    monkeypatch.setattr(streaming._Kernel, "look", look)
+    monkeypatch.setattr(sparse_kernel.SparseKernel, "look", look)
     return looks
 
 
@@ -359,7 +360,7 @@ def test_settings_out_of_range_are_refused(settings, said):
 def test_a_plan_whose_numbers_leave_their_range_is_an_error(monkeypatch, way):
     x, cost = local_problem(dtype=torch.float32)
     if way == "dense":
-        monkeypatch.setattr(streaming, "_SHARE", 0.0)
+        monkeypatch.setattr(sparse_kernel, "_SHARE", 0.0)
     with pytest.raises(PradotError, match="raise reg"):
         sinkhorn_streamed(cost, x, v=torch.full((len(cost),), torch.inf))
 
@@ -368,7 +369,7 @@ def test_a_plan_whose_numbers_leave_their_range_is_an_error(monkeypatch, way):
 def test_both_ways_end_with_the_same_barycentres(monkeypatch):
     x, cost = local_problem(far=5)
     sparse = sinkhorn_streamed(cost, x, tol=1e-6, n_iter=5000)
-    monkeypatch.setattr(streaming, "_SHARE", 0.0)
+    monkeypatch.setattr(sparse_kernel, "_SHARE", 0.0)
     dense = sinkhorn_streamed(cost, x, tol=1e-6, n_iter=5000)
     assert sparse.n_passes < 0.2 * dense.n_passes
     torch.testing.assert_close(sparse.pushed, dense.pushed, atol=1e-6, rtol=0)
@@ -450,7 +451,7 @@ def test_every_step_reaches_the_tolerance_and_later_ones_need_few_passes():
 
 
 def test_without_instructions_for_bfloat16_products_are_full_and_it_is_said(monkeypatch):
-    monkeypatch.setattr(prototypes, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(scoring, "has_bfloat16", lambda device: False)
     full, reduced = (
         quick(precision=precision).fit(feature_maps(), feature_maps(2, seed=1)) for precision in ("full", "reduced")
     )
