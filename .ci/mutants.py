@@ -20,16 +20,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TESTS = {
-    "cost": ["cost", "properties"],
-    "transport": ["transport", "properties"],
-    "block_cost": ["streaming", "properties"],
-    "streaming": ["streaming", "properties"],
-    "search": ["streaming", "properties"],
-    "prototypes": ["prototypes", "spread", "streaming", "properties"],
-    "starts": ["prototypes", "properties"],
+    "cost": ["cost", "cost_properties"],
+    "transport": ["transport", "transport_range", "transport_properties"],
+    "block_cost": ["block_cost", "streaming", "cost_properties", "transport_properties"],
+    "streaming": ["streaming", "sparse_kernel", "transport_properties"],
+    "sparse_kernel": ["sparse_kernel", "streaming", "transport_properties"],
+    "search": ["search", "transport_properties"],
+    "prototypes": ["prototypes", "streamed_training", "learner_input", "prototype_properties"],
+    "sending": ["prototypes", "streamed_training", "transport_properties", "prototype_properties"],
+    "scoring": ["scoring", "spread", "streamed_training", "learner_input", "prototype_properties"],
+    "learner_input": ["learner_input"],
+    "starts": ["starts", "streamed_training", "prototype_properties"],
     "metrics": ["metrics", "au_spro", "metric_properties"],
     "counts": ["metrics", "au_spro", "metric_properties"],
-    "embedding": ["embedding", "properties"],
+    "embedding": ["embedding", "embedding_properties"],
 }
 SETTINGS = """\
 [mutmut]

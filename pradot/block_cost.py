@@ -12,8 +12,6 @@ from pradot.cost import CostScale, divisor, grid_positions, spatial_cost, unit_v
 from pradot.errors import PradotError
 
 PRECISIONS = ("full", "reduced")  # of a learner; see `BlockCost` for what becomes of it
-
-
 BLOCK = 6 * 2**20  # entries of a block that stays in cache: 25 MB of float32
 
 
@@ -115,6 +113,32 @@ class BlockCost:
     def space(self, cells, columns=None):
         """Spatial cost of some cells for all prototypes, or some, before it is weighted: (n_cells, m)."""
         return self._table[cells].index_select(1, self._place if columns is None else self._place[columns])
+
+    def exponents(self, c_feat, cells, reg, v, columns=None):
+        """``v_j - M_ij / reg`` of the prototypes' dual v (m,) and a block of the cost.
+
+        Parameters
+        ----------
+        c_feat : Tensor of shape (n_cells * batch, width)
+            Feature cost of all prototypes or some, see `features`.
+        cells : slice
+            The block's cells.
+        reg : float
+        v : Tensor of shape (m,)
+        columns : Tensor of shape (width,), int64, optional
+            Which prototypes.
+
+        Returns
+        -------
+        Tensor of shape (n_cells * batch, width)
+            In memory that the next call overwrites.
+        """
+        L = self.buffer("T", c_feat.shape).copy_(c_feat).mul_(-self.feature_weight / reg)  # (n_cells * batch, width)
+        v = v if columns is None else v[columns]  # (width,)
+        if self.space_weight:
+            v = torch.add(v, self.space(cells, columns), alpha=-self.space_weight / reg)[:, None]  # (n_cells, 1, width)
+        L.view(cells.stop - cells.start, -1, L.shape[1]).add_(v)
+        return L
 
     def maxima(self, x):
         """Largest feature and spatial cost between embeddings (height * width, batch, channels) and all prototypes."""

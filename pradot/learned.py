@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from pradot import block_cost, cost, precision, prototypes, starts, streaming, transport
+from pradot import block_cost, cost, precision, prototypes, scoring, sending, sparse_kernel, starts, streaming, transport
 from pradot.cost import CostScale
 from pradot.errors import PradotError
 from pradot.files import alone, check_folder
 from pradot.sealed import load_sealed, save_sealed
 
-LEARNS = (block_cost, cost, precision, prototypes, starts, streaming, transport)
+LEARNS = (block_cost, cost, precision, prototypes, scoring, sending, sparse_kernel, starts, streaming, transport)
 """The modules that prototypes depend on."""
 
 

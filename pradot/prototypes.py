@@ -5,57 +5,24 @@ moves a little towards the barycentre of what it received.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
-from pradot.block_cost import PRECISIONS, BlockCost, by_cell, has_bfloat16
-from pradot.cost import CostScale, check_alpha, feature_cost, grid_positions, mix_costs, spatial_cost, unit_vectors
-from pradot.errors import PradotError, is_number, is_whole
+from pradot.block_cost import by_cell
+from pradot.cost import CostScale, grid_positions, unit_vectors
+from pradot.learner_input import check_settings, check_training_maps
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
-from pradot.search import NearestSearch
-from pradot.starts import STARTS, cluster_means, spread_out
-from pradot.streaming import sinkhorn_streamed
-from pradot.transport import SOLVERS, PrecisionError, check_iterations, sinkhorn
-
-POSITIONS = ("fixed", "learned")
-SPREAD_PRIOR = 5  # patches of average cost that a prototype is taken to have besides its own
+from pradot.scoring import ScoringMixin
+from pradot.sending import send_dense, send_streamed
+from pradot.starts import start_prototypes
 
 
-class Nearest(NamedTuple):
-    """The cheapest prototype of every embedding.
-
-    Attributes
-    ----------
-    cost : Tensor of shape (n_images, height, width)
-        Its mixed cost: the anomaly score of the patch, higher for the more abnormal.
-    index : Tensor of shape (n_images, height, width), int64
-        Its index in `PrototypeLearner.prototypes_`.
-    """
-
-    cost: torch.Tensor
-    index: torch.Tensor
-
-
-class _Sent(NamedTuple):
-    """What a transport sent to each prototype."""
-
-    features: torch.Tensor  # (m, channels), T^T x
-    positions: torch.Tensor | None  # (m, 2), T^T p
-    received: torch.Tensor | None  # (m,), T^T 1
-    loss: float
-    marginal_errors: list  # after each iteration, as far as the solver tells
-    n_iter: int
-    scale: CostScale  # largest costs of the batch
-    dual: torch.Tensor | None = None  # (m,), where the next transport starts
-    n_passes: float | None = None  # over all entries of the cost
-
-
-class PrototypeLearner(BaseEstimator):
+class PrototypeLearner(ScoringMixin, BaseEstimator):
     """Local (`alpha` > 0) or global (`alpha` = 0) prototypes of one feature scale.
+
+    What is done with them once they are learned (`cost`, `nearest`, `spread`, `transported`): see `ScoringMixin`.
 
     Parameters
     ----------
@@ -129,8 +96,6 @@ class PrototypeLearner(BaseEstimator):
     >>> learner.nearest(features[:1]).cost.amax()
     """
 
-    _search = None
-
     def __init__(
         self,
         alpha=0.0,
@@ -191,7 +156,8 @@ class PrototypeLearner(BaseEstimator):
         PradotError
             A setting is out of range, or the features are not finite.
         """
-        self._check(features)
+        self.check_settings()
+        check_training_maps(features)
         self.notes_ = []
         n_images, height, width = features.shape[:3]
         if validation is None or len(validation) == 0:
@@ -206,11 +172,9 @@ class PrototypeLearner(BaseEstimator):
 
         generator = torch.Generator().manual_seed(self.random_state)  # on the CPU: the same draw on every device
         self.grid_shape_ = (height, width)
-        self.positions_ = self._start_positions(height, width).to(self.device)  # (m, 2)
-        if self.start == "kmeans_global":
-            self.prototypes_, self.positions_ = (part.to(self.device) for part in self._global_means(features, generator))
-        else:
-            self.prototypes_ = self._start_features(features, generator).to(self.device)  # (m, channels)
+        self.prototypes_, self.positions_ = (  # (m, channels), (m, 2)
+            part.to(self.device) for part in start_prototypes(self.start, features, self.n_prototypes, generator, self.progress)
+        )
         self.history_ = {k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")}
         self._dual, self._largest, self._n_passes = None, None, 2  # of the step before
         if self.precision != self._precision():
@@ -236,112 +200,6 @@ class PrototypeLearner(BaseEstimator):
         self.n_steps_ = n_steps
         self.best_step_, self.scale_, self.prototypes_, self.positions_ = best[1]
         return self
-
-    @ieee_float32()
-    def cost(self, features, scale=None):
-        """Mixed cost between the patches of some images and all prototypes.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n_images, height, width, channels)
-        scale : CostScale, optional
-            None: the maxima over these images.
-
-        Returns
-        -------
-        M : Tensor of shape (n_images * height * width, m)
-        scale : CostScale
-            The maxima that were used.
-        """
-        self._check_shape(features)
-        x = features.to(self.device).flatten(0, 2)  # (n_images * height * width, channels)
-        grid = grid_positions(*self.grid_shape_, device=self.device)  # (height * width, 2)
-        return mix_costs(feature_cost(x, self.prototypes_), spatial_cost(grid, self.positions_), self.alpha, scale)
-
-    @ieee_float32()
-    def nearest(self, features, scale=None):
-        """The cheapest prototype of every patch.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n_images, height, width, channels)
-        scale : CostScale, optional
-            The maxima to divide the costs by. None: each image's own ("image" scoring); `scale_`: the fixed
-            one ("training").
-
-        Returns
-        -------
-        Nearest
-        """
-        self._check_shape(features)
-        prototypes = (self.prototypes_, self.positions_)
-        if self._search is None or any(now is not then for now, then in zip(prototypes, self._search[0], strict=True)):
-            search = NearestSearch(*prototypes, self.grid_shape_, self.alpha, precision=self._precision())
-            self._search = prototypes, search  # kept until there are other prototypes
-        search = self._search[1]
-        parts = features.split(1 if scale is None else search.images_at_once())
-        found = [search(part.to(self.device), scale) for part in parts]
-        return Nearest(*(torch.cat(maps) for maps in zip(*found, strict=True)))
-
-    def spread(self, *features):
-        """How far normal patches lie from each prototype, beside all the others: its relative spread.
-
-        ``spread_j = (sum of the costs of its patches + k g) / (k + number of its patches) / g``, where its patches are those
-        that it is the cheapest prototype of, g is the mean cost of all patches, and ``k = SPREAD_PRIOR``: a prototype of few
-        patches is taken for one of average spread.
-
-        Parameters
-        ----------
-        *features : Tensor of shape (n_images, height, width, channels)
-            Feature maps of normal images, such as those of training and those of validation.
-
-        Returns
-        -------
-        Tensor of shape (m,)
-            Positive; 1 where patches cost what they cost on average.
-        """
-        found = [self.nearest(part, self.scale_) for part in features]
-        cost, index = (
-            torch.cat([maps.flatten() for maps in of_all]) for of_all in zip(*found, strict=True)
-        )  # (n_patches,) both
-        m, mean = len(self.prototypes_), cost.mean().clamp(min=torch.finfo(cost.dtype).tiny)
-        n = index.bincount(minlength=m)  # (m,)
-        total = cost.new_zeros(m).index_add_(0, index, cost)  # (m,)
-        return (total / mean + SPREAD_PRIOR) / (n + SPREAD_PRIOR)
-
-    @ieee_float32()
-    def transported(self, features, scale=None):
-        """What every patch pays when all patches of its image are transported to the prototypes.
-
-        ``sum_j T_ij M_ij / sum_j T_ij`` with T the plan of one image (uniform weights on both sides, `reg`), found by `solver`
-        from nothing. Other than in `nearest`, every prototype has to take its share of the image.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n_images, height, width, channels)
-        scale : CostScale, optional
-            As for `nearest`.
-
-        Returns
-        -------
-        Tensor of shape (n_images, height, width)
-            Higher for the more abnormal.
-        """
-        paid = []
-        for image in features.split(1):
-            image = image.to(self.device)
-            M, used = self.cost(image, scale)  # (height * width, m)
-            if self.solver == "streamed":
-                cost = BlockCost(self.prototypes_, self.positions_, self.grid_shape_, self.alpha, precision=self._precision())
-                cost.scale = used
-                sent = sinkhorn_streamed(
-                    cost, by_cell(image), None, self.reg, tol=self.tol, n_iter=self.n_iter, keep_gb=self.keep_gb
-                )
-                paid.append((torch.softmax(sent.dual - M / self.reg, 1) * M).sum(1))  # (height * width,)
-            else:
-                transport = sinkhorn(M, self.reg, n_iter=self.n_iter, solver=self.solver)
-                paid.append(len(M) * transport.paid(M))  # (height * width,)
-        return torch.stack(paid).view(-1, *self.grid_shape_)
 
     def _better(self, best, step, validation, batch_size):
         """Validate after a step; return the better of `best` and this: its loss, and what is kept of it."""
@@ -373,64 +231,17 @@ class PrototypeLearner(BaseEstimator):
             mean = torch.where(received > 0, sent.positions / received, self.positions_)  # (m, 2)
             self.positions_ = self.ema * self.positions_ + (1 - self.ema) * mean
 
-    def _precision(self):
-        return self.precision if self.precision == "full" or has_bfloat16(self.device) else "full"
-
     def _send(self, features):
-        """Transport a batch (batch, height, width, channels) to the prototypes; a `_Sent`."""
-        return (self._send_streamed if self.solver == "streamed" else self._send_dense)(features)
-
-    def _send_dense(self, features):
+        """Transport a batch (batch, height, width, channels) to the prototypes; a `Sent`."""
+        moves = self.positions == "learned"
+        if self.solver == "streamed":
+            self._check_shape(features)
+            start = {"dual": self._dual, "largest": self._largest, "expected": self._n_passes}
+            settings = {name: getattr(self, name) for name in ("tol", "n_iter", "keep_gb")}
+            return send_streamed(self._block_cost(), by_cell(features), self.reg, moves, **start, **settings)
         M, scale = self.cost(features)  # (batch * height * width, m)
-        transport = sinkhorn(M, self.reg, n_iter=self.n_iter, solver=self.solver)
-        positions = received = None
-        if self.positions == "learned":
-            grid = grid_positions(*self.grid_shape_, device=self.device).repeat(len(features), 1)  # (batch * height * width, 2)
-            positions, received = transport.push(grid), transport.push(torch.ones_like(grid[:, :1]))[:, 0]
-        x = features.flatten(0, 2)  # (batch * height * width, channels)
-        return _Sent(
-            transport.push(x),
-            positions,
-            received,
-            transport.cost(M),
-            transport.marginal_errors.tolist(),
-            transport.n_iter,
-            scale,
-        )
-
-    def _send_streamed(self, features):
-        self._check_shape(features)
-        x = by_cell(features)  # (height * width, batch, channels)
-        cost = BlockCost(self.prototypes_, self.positions_, self.grid_shape_, self.alpha, precision=self._precision())
-        values = x
-        if self.positions == "learned":
-            places = cost.grid[:, None].expand(-1, len(features), -1)  # (height * width, batch, 2)
-            values = torch.cat([x, places], 2)  # (height * width, batch, channels + 2)
-        settings = {"v": self._dual, "expected": self._n_passes}
-        settings |= {name: getattr(self, name) for name in ("tol", "n_iter", "keep_gb")}
-        sent = None
-        if self._largest is not None:
-            # The largest feature cost of the step before: this one's is known only after the pass that needs it.
-            cost.scale = CostScale(self._largest, cost.largest_space)
-            try:
-                sent = sinkhorn_streamed(cost, x, values, self.reg, **settings)
-            except PrecisionError:  # this step's costs are many times larger
-                pass
-        if sent is None:
-            cost.scale = cost.maxima(x)
-            sent = sinkhorn_streamed(cost, x, values, self.reg, **settings)
-        channels = x.shape[2]
-        return _Sent(
-            sent.pushed[:, :channels],
-            sent.pushed[:, channels:],
-            sent.received,
-            sent.loss,
-            sent.marginal_errors,
-            len(sent.marginal_errors),
-            CostScale(sent.largest, cost.largest_space),
-            sent.v,
-            sent.n_passes,
-        )
+        grid = grid_positions(*self.grid_shape_, device=self.device).repeat(len(features), 1) if moves else None
+        return send_dense(M, scale, features.flatten(0, 2), grid, self.reg, n_iter=self.n_iter, solver=self.solver)
 
     def _validate(self, features, batch_size):
         """Mean transport loss over batches of (n_validation, height, width, channels), and the largest costs."""
@@ -438,114 +249,6 @@ class PrototypeLearner(BaseEstimator):
         scale = CostScale(*(max(values) for values in zip(*(part.scale for part in sent), strict=True)))
         return sum(part.loss for part in sent) / len(sent), scale
 
-    def _start_features(self, features, generator):
-        """Features of the prototypes before the first step, (m, channels), on the CPU."""
-        m = len(self.positions_)
-        if self.start == "uniform":
-            return torch.rand(m, features.shape[3], generator=generator)
-        layers = features.flatten(1, 2)  # (n_images, height * width, channels)
-        if self.start == "kmeans":
-            return self._local_means(layers, generator)
-        if self.start == "spread":
-            cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0].unique()  # (n_places,)
-            chosen = spread_out(layers, cells, max(1, int(self.n_prototypes)))  # (n, n_places)
-            return layers[chosen, cells].flatten(0, 1)  # (m, channels)
-        if self.n_prototypes < 1:
-            cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0]  # (m,)
-            return layers[torch.randint(len(layers), (1,), generator=generator), cells].clone()
-        order = torch.randperm(len(layers), generator=generator)
-        order = order.repeat(-(-int(self.n_prototypes) // len(order)))[: int(self.n_prototypes)]
-        return layers[order].flatten(0, 1)  # (m, channels)
-
-    def _local_means(self, layers, generator):
-        """k-means at every place of (n_images, height * width, channels): (m, channels), in the order of `positions_`."""
-        cells = self._thinned(torch.arange(layers.shape[1])[:, None])[:, 0].unique()  # (n_places,)
-        n = max(1, int(self.n_prototypes))
-        means = []
-        with progress_bar(len(cells), "k-means", "place", self.progress) as bar:
-            for cell in cells:
-                means.append(cluster_means(layers[:, cell], layers[:, cell], n, generator))  # (n, channels)
-                bar.update()
-        return torch.stack(means, 1).flatten(0, 1)  # (m, channels)
-
-    def _global_means(self, features, generator):
-        """k-means of all patches: mean features (m, channels) and mean positions (m, 2) of its clusters."""
-        x = features.flatten(0, 2)  # (n_images * height * width, channels)
-        places = grid_positions(*self.grid_shape_).repeat(len(features), 1)  # (n_images * height * width, 2)
-        with progress_bar(1, "k-means of all patches", "fit", self.progress) as bar:
-            means = cluster_means(x, torch.cat([x, places], 1), len(self.positions_), generator)  # (m, channels + 2)
-            bar.update()
-        return means[:, :-2], means[:, -2:]
-
-    def _start_positions(self, height, width):
-        """The grid, repeated or thinned out: (m, 2)."""
-        return self._thinned(grid_positions(height, width))
-
-    def _thinned(self, of_cells):
-        """What belongs to the cells (height * width, k) for the prototypes: repeated or thinned out, (m, k)."""
-        if self.n_prototypes >= 1:
-            return of_cells.repeat(int(self.n_prototypes), 1)
-        every = round(self.n_prototypes**-0.5)
-        return of_cells.view(*self.grid_shape_, -1)[::every, ::every].flatten(0, 1)
-
-    def _check_shape(self, features):
-        check_is_fitted(self, "prototypes_")
-        _check_maps(features)
-        fitted = (*self.grid_shape_, self.prototypes_.shape[1])
-        if tuple(features.shape[1:]) != fitted:
-            raise PradotError(
-                f"feature maps of shape {tuple(features.shape[1:])} do not fit prototypes learned on {fitted} "
-                "(height, width, channels)"
-            )
-
     def check_settings(self):
         """Raise PradotError if a setting is out of range; `fit` does so too."""
-        check_alpha(self.alpha)
-        check_iterations(self.reg, self.n_iter)
-        n = self.n_prototypes
-        whole = is_number(n) and n >= 1 and float(n).is_integer()
-        square_part = is_number(n) and 0 < n < 1 and math.isclose(round(n**-0.5) ** -2, n, rel_tol=1e-6)
-        if not (whole or square_part):
-            raise PradotError(f"n_prototypes is {n!r}; give a whole number >= 1, or 1/4, 1/9, 1/16, ... for a coarser grid")
-        if not (is_number(self.ema) and 0 <= self.ema < 1):
-            raise PradotError(f"ema is {self.ema!r}; it must lie in [0, 1), or no prototype ever moves")
-        choices = {
-            "positions": POSITIONS,
-            "start": STARTS,
-            "precision": PRECISIONS,
-            "solver": (*SOLVERS, "streamed"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
-        if not (is_number(self.tol) and 0 < self.tol <= 2):
-            raise PradotError(f"tol is {self.tol!r}; the marginal error at which transport stops must lie in (0, 2]")
-        if not (is_number(self.keep_gb) and self.keep_gb >= 0):
-            raise PradotError(f"keep_gb is {self.keep_gb!r}; it must be a number of GB, at least 0")
-        for name, lowest in {"n_epochs": 1, "batch_size": 1, "max_steps": 0}.items():
-            value = getattr(self, name)
-            if (value is not None or name != "max_steps") and not (is_whole(value) and lowest <= value < 2**63):
-                raise PradotError(f"{name} is {value!r}; it must be a whole number, at least {lowest}")
-        check_seed(self.random_state)
-
-    def _check(self, features):
-        self.check_settings()
-        _check_maps(features)
-        if not all(torch.isfinite(part).all() for part in features.split(64)):  # no second array as large
-            raise PradotError("the features hold NaN or infinity: look at the images and at the encoder's weights")
-
-
-def check_seed(seed):
-    """Raise PradotError unless a seed is a whole number from 0 to 2**32 - 1."""
-    if not (is_whole(seed) and 0 <= seed < 2**32):
-        raise PradotError(f"random_state is {seed!r}; it must be a whole number from 0 to {2**32 - 1}")
-
-
-def _check_maps(features):
-    if not isinstance(features, torch.Tensor) or features.dtype != torch.float32:
-        kind = features.dtype if isinstance(features, torch.Tensor) else type(features).__name__
-        raise PradotError(f"features must be a tensor of torch.float32, not {kind}: convert with torch.as_tensor(...).float()")
-    if features.ndim != 4 or features.numel() == 0:
-        raise PradotError(
-            f"features must be (n_images, height, width, channels) of at least one image, not {tuple(features.shape)}"
-        )
+        check_settings(self)

@@ -3,9 +3,91 @@
 import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
-from pradot.cost import unit_vectors
+from pradot.cost import grid_positions, unit_vectors
+from pradot.progress import progress_bar
 
 STARTS = ("uniform", "images", "spread", "kmeans", "kmeans_global")
+
+
+def start_prototypes(start, features, n_prototypes, generator, progress=False):
+    """Prototypes before the first step, on the CPU.
+
+    Parameters
+    ----------
+    start : str
+        One of `STARTS`, see `PrototypeLearner`.
+    features : Tensor of shape (n_images, height, width, channels)
+        Feature maps of the training images.
+    n_prototypes : int or float
+        Prototypes per position, or 1/4, 1/9, ... for a coarser grid.
+    generator : torch.Generator
+        On the CPU: the same draw on every device.
+    progress : bool
+        Show a progress bar where it takes long.
+
+    Returns
+    -------
+    prototypes : Tensor of shape (m, channels)
+        Their features.
+    positions : Tensor of shape (m, 2)
+        Their (row, column) on the unit square.
+    """
+    positions = start_positions(features.shape[1:3], n_prototypes)  # (m, 2)
+    if start == "uniform":
+        return torch.rand(len(positions), features.shape[3], generator=generator), positions
+    if start == "kmeans_global":
+        return _global_means(features, len(positions), generator, progress)
+    layers = features.flatten(1, 2)  # (n_images, height * width, channels)
+    cells = _thinned(torch.arange(layers.shape[1])[:, None], features.shape[1:3], n_prototypes)[:, 0]  # (m,)
+    if start == "images":
+        return _of_random_images(layers, cells, n_prototypes, generator), positions
+    cells, n = cells.unique(), max(1, int(n_prototypes))  # (n_places,)
+    if start == "kmeans":
+        return _local_means(layers, cells, n, generator, progress), positions
+    chosen = spread_out(layers, cells, n)  # (n, n_places)
+    return layers[chosen, cells].flatten(0, 1), positions  # (m, channels)
+
+
+def start_positions(grid_shape, n_prototypes):
+    """The grid (height, width), repeated or thinned out: (m, 2)."""
+    return _thinned(grid_positions(*grid_shape), grid_shape, n_prototypes)
+
+
+def _thinned(of_cells, grid_shape, n_prototypes):
+    """What belongs to the cells (height * width, k) for the prototypes: repeated or thinned out, (m, k)."""
+    if n_prototypes >= 1:
+        return of_cells.repeat(int(n_prototypes), 1)
+    every = round(n_prototypes**-0.5)
+    return of_cells.view(*grid_shape, -1)[::every, ::every].flatten(0, 1)
+
+
+def _of_random_images(layers, cells, n_prototypes, generator):
+    """Features (n_images, height * width, channels) of random images at the prototypes' cells (m,): (m, channels)."""
+    if n_prototypes < 1:
+        return layers[torch.randint(len(layers), (1,), generator=generator), cells].clone()
+    order = torch.randperm(len(layers), generator=generator)
+    order = order.repeat(-(-int(n_prototypes) // len(order)))[: int(n_prototypes)]
+    return layers[order].flatten(0, 1)  # (m, channels)
+
+
+def _local_means(layers, cells, n, generator, progress):
+    """k-means at some cells of (n_images, height * width, channels): (n * n_places, channels), as positions are repeated."""
+    means = []
+    with progress_bar(len(cells), "k-means", "place", progress) as bar:
+        for cell in cells:
+            means.append(cluster_means(layers[:, cell], layers[:, cell], n, generator))  # (n, channels)
+            bar.update()
+    return torch.stack(means, 1).flatten(0, 1)  # (m, channels)
+
+
+def _global_means(features, m, generator, progress):
+    """k-means of all patches: mean features (m, channels) and mean positions (m, 2) of its clusters."""
+    x = features.flatten(0, 2)  # (n_images * height * width, channels)
+    places = grid_positions(*features.shape[1:3]).repeat(len(features), 1)  # (n_images * height * width, 2)
+    with progress_bar(1, "k-means of all patches", "fit", progress) as bar:
+        means = cluster_means(x, torch.cat([x, places], 1), m, generator)  # (m, channels + 2)
+        bar.update()
+    return means[:, :-2], means[:, -2:]
 
 
 def spread_out(layers, cells, n):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from small_problems import feature_maps
 
 from pradot import Encoder
+from pradot.network import HUB_SWITCH, SWITCH
 from pradot.paper.presets import PRESETS
 
 # Started in the background, as some shells do it, a process and all that it starts ignore Ctrl-C: tests would wait for ever.
@@ -27,6 +29,19 @@ settings.load_profile("repeatable")
 def no_data_of_the_user(monkeypatch):
     """Tests draw their own data: none is looked for where the user keeps real ones."""
     monkeypatch.delenv("PRADOT_DATA", raising=False)
+
+
+@pytest.fixture
+def no_switch(monkeypatch):
+    """Nothing in the environment forbids the network."""
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.delenv(HUB_SWITCH, raising=False)
+
+
+@pytest.fixture
+def features():
+    """Feature maps of six images of a kind."""
+    return feature_maps()
 
 
 class TwoScales(torch.nn.Module):
@@ -73,3 +88,11 @@ def few_prototypes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "fast", replace(PRESETS["fast"], n_prototypes=1))
         yield
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder, with features cached in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRADOT_CACHE", str(tmp_path / "cache"))
+    return tmp_path

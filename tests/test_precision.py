@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pradot import Encoder, PradotError, PrototypeLearner, prototypes
+from pradot import Encoder, PradotError, PrototypeLearner, prototypes, scoring
 from pradot.precision import ieee_float32
 
 MATMUL = torch.backends.mkldnn.matmul
@@ -36,14 +36,14 @@ def test_learner(call, monkeypatch):
     seen = []
     features = torch.rand(3, 2, 2, 4)
     learner = PrototypeLearner(n_prototypes=1, batch_size=2, n_epochs=1, n_iter=2).fit(features)
-    for name in ("feature_cost", "NearestSearch"):
-        real = getattr(prototypes, name)
+    for module, name in ((scoring, "feature_cost"), (scoring, "NearestSearch"), (prototypes, "unit_vectors")):
+        real = getattr(module, name)
 
         def spy(*args, real=real, **settings):
             seen.append(MATMUL.fp32_precision)
             return real(*args, **settings)
 
-        monkeypatch.setattr(prototypes, name, spy)
+        monkeypatch.setattr(module, name, spy)
     getattr(learner, call)(features)
     assert set(seen) == {"ieee"}
 

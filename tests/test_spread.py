@@ -6,7 +6,7 @@ import torch
 
 from pradot import Pradot, PradotError, PrototypeLearner
 from pradot.maps import image_score, smoothed
-from pradot.prototypes import SPREAD_PRIOR
+from pradot.scoring import SPREAD_PRIOR
 
 SETTINGS = {"branches": ((2, 0.0), (3, 0.3)), "n_prototypes": 1, "batch_size": 4, "max_steps": 3}
 

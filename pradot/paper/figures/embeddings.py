@@ -85,12 +85,8 @@ def neighbour_map(ax, learner, x, positions, abnormal, *, n_prototypes=300, rand
     Parameters
     ----------
     ax : matplotlib Axes
-    learner : PrototypeLearner
-        Fitted.
-    x : Tensor of shape (n, channels)
-        Embeddings.
-    positions : Tensor of shape (n, 2)
-        Theirs, on the unit square.
+    learner, x, positions
+        See `mixed_distances`.
     abnormal : bool array of shape (n,)
         Drawn as crosses; the other embeddings are dots, prototypes diamonds.
     n_prototypes : int
