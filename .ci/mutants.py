@@ -28,6 +28,8 @@ TESTS = {
     "prototypes": ["prototypes", "spread", "streaming", "properties"],
     "starts": ["prototypes", "properties"],
     "metrics": ["metrics", "au_spro", "metric_properties"],
+    "regions": ["metrics", "au_spro", "metric_properties"],
+    "metric_input": ["metrics", "au_spro", "metric_properties"],
     "counts": ["metrics", "au_spro", "metric_properties"],
     "embedding": ["embedding", "properties"],
 }
