@@ -23,7 +23,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from pradot.errors import PradotError, first_line, is_out_of_memory, is_whole, printable
 from pradot.files import alone, check_folder, plain_file
-from pradot.images import READING, ImageError, list_images, load_batches, read_image, unreadable
+from pradot.images import READING, ImageError, list_images, read_image, unreadable
+from pradot.loading import load_batches
 from pradot.memory import KEEP_GB, room
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
