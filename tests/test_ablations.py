@@ -10,8 +10,8 @@ import pytest
 from small_data import write_category, write_encoder
 
 from pradot import PradotError
+from pradot.branches import Branch
 from pradot.cli import main
-from pradot.detector import Branch
 from pradot.paper import figures
 from pradot.paper.ablations import (
     ABLATIONS,

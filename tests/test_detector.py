@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from pradot import Branch, Encoder, Pradot, PradotError
-from pradot.detector import PAPER_BRANCHES
+from pradot.branches import PAPER_BRANCHES
 from pradot.maps import upsample_and_average
 from pradot.saved import MODEL_FORMAT, fitted_with
 
@@ -84,9 +84,6 @@ def test_held_out_images_are_not_trained_on(tiny_encoder, monkeypatch):
         notes_ = ()
 
         def __init__(self, *args, **kwargs):
-            pass
-
-        def check_settings(self):
             pass
 
         def fit(self, kept, held_out):
