@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from small_data import write_category
 
 from pradot import Encoder
 from pradot.paper.presets import PRESETS
@@ -73,3 +74,17 @@ def few_prototypes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "fast", replace(PRESETS["fast"], n_prototypes=1))
         yield
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder, with features cached in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRADOT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def part(here):
+    """A category of a few images with masks."""
+    return write_category(here, "part", n_train=3, n_good=2, n_bad=2)
