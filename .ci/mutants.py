@@ -32,6 +32,8 @@ TESTS = {
     "learner_input": ["learner_input"],
     "starts": ["starts", "streamed_training", "prototype_properties"],
     "metrics": ["metrics", "au_spro", "metric_properties"],
+    "regions": ["metrics", "au_spro", "metric_properties"],
+    "metric_input": ["metrics", "au_spro", "metric_properties"],
     "counts": ["metrics", "au_spro", "metric_properties"],
     "embedding": ["embedding", "embedding_properties"],
 }

@@ -15,8 +15,9 @@ if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_
 # Read when torch is loaded: threads that wait do not spin, so that no library keeps the cores from another.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from pradot.branches import PAPER_BRANCHES, Branch
 from pradot.cost import CostScale, feature_cost, grid_positions, mix_costs, spatial_cost
-from pradot.detector import PAPER_BRANCHES, Branch, Pradot
+from pradot.detector import Pradot
 from pradot.encoder import Encoder
 from pradot.errors import PradotError
 from pradot.prototypes import PrototypeLearner

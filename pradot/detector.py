@@ -3,57 +3,30 @@
 Paper section 3, method.md steps 4 and 5.
 """
 
-import json
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from pradot.cost import CostScale, check_alpha
-from pradot.embedding import EMBEDDINGS, embed
+from pradot.branches import PAPER_BRANCHES, as_branches
+from pradot.branches import Branch as Branch  # beside `Pradot` for those who take both
+from pradot.cost import CostScale
+from pradot.embedding import embed
 from pradot.encoder import Encoder
-from pradot.errors import PradotError, is_number, is_whole
-from pradot.files import replacing
+from pradot.errors import PradotError, is_whole
 from pradot.images import image_shape, list_images, read_image
 from pradot.learned import learn_once
 from pradot.maps import image_score, smoothed, upsample_and_average
 from pradot.memory import chosen
 from pradot.prototypes import PrototypeLearner
-from pradot.saved import MODEL_FORMAT, check_encoder, damaged, read_model
-from pradot.sealed import save_sealed
+from pradot.saved import open_model, rounded, write_model
+from pradot.settings import STORAGES, check_settings, learner_settings
 from pradot.weights import OFFLINE_ENCODER
 
-SCORINGS = ("image", "training")
-ASSIGNMENTS = ("nearest", "transport")
-STORAGES = {"float32": torch.float32, "float16": torch.float16}
 _AT_ONCE = 64  # images whose features are held while others are scored
-# What a detector hands on to the learner of each branch.
-LEARNER_SETTINGS = (
-    *("n_prototypes", "reg", "n_iter", "ema", "n_epochs", "batch_size", "max_steps", "positions", "start"),
-    *("solver", "tol", "precision", "keep_gb", "random_state", "progress"),
-)
-
-
-class Branch(NamedTuple):
-    """One feature scale with one weight of the spatial cost.
-
-    Attributes
-    ----------
-    scale : int
-        Scale of the encoder's feature maps; at 224 px 2 is 28 x 28 and 3 is 14 x 14 with most backbones, see `Encoder.grids`.
-    alpha : float
-        0: global prototypes; above 0: local ones.
-    """
-
-    scale: int
-    alpha: float
-
-
-PAPER_BRANCHES = (Branch(2, 0.0), Branch(2, 0.3), Branch(3, 0.0), Branch(3, 0.3))
 
 
 class Pradot(BaseEstimator):
@@ -194,13 +167,13 @@ class Pradot(BaseEstimator):
         PradotError
             An image cannot be read, or a setting is out of range.
         """
-        self._check_settings()  # before the encoder's long work
+        check_settings(self)  # before the encoder's long work
         features = self._features(images)
         return self.fit_features(features, None if validation is None else self._features(validation))
 
     def fit_features(self, features, validation=None):
         """As `fit`, from `Encoder.features`: dicts of scale to Tensor (n_images, height, width, channels)."""
-        self._check_settings()
+        check_settings(self)
         embeddings = self._embeddings(features)
         n_images, parts = len(next(iter(features.values()))), None
         if validation is None:
@@ -209,7 +182,7 @@ class Pradot(BaseEstimator):
         n_validation = len(next(iter(validation.values()))) if parts is None else len(parts[1])
         self.n_images_ = {"train": n_images if parts is None else len(parts[0]), "validation": n_validation}
         self.learners_, self.spreads_, self.seconds_, self.found_, notes = {}, {}, {}, [], {}
-        for branch in self._branches():
+        for branch in as_branches(self.branches):
             self.learners_[branch] = learner = self._learner(branch)
             maps = embeddings[branch.scale]
             if parts is None:
@@ -219,7 +192,7 @@ class Pradot(BaseEstimator):
             found, self.seconds_[branch] = learn_once(learner, *own, self.cache)
             self.found_ += [branch] if found else []
             if self.storage != "float32":
-                learner.prototypes_ = _rounded(learner.prototypes_, STORAGES[self.storage])
+                learner.prototypes_ = rounded(learner.prototypes_, STORAGES[self.storage])
             if self.spread_power:
                 start = time.perf_counter()
                 normal = [maps] if held_out is None else [maps, held_out[branch.scale]]
@@ -329,37 +302,9 @@ class Pradot(BaseEstimator):
         """
         check_is_fitted(self, "learners_")
         self._check_spreads()
-        encoder = self._encoder()
         settings = {name: getattr(self, name) for name in self._saved_settings()}
-        settings["branches"] = [list(branch) for branch in self._branches()]
-        config = {
-            "format": MODEL_FORMAT,
-            "settings": settings,
-            "encoder": {
-                "name": encoder.name,
-                "weights_source": encoder.weights_source,
-                "weights_sha256": encoder.weights_sha256,
-                "scales": list(encoder.scales),  # timm builds no stage beyond the last one: the hash depends on them
-                "image_size": encoder.image_size,
-            },
-            "n_images": self.n_images_,
-            "notes": self.notes_,
-            "branches": [
-                {"grid_shape": list(learner.grid_shape_), "scale": list(learner.scale_)} for learner in self.learners_.values()
-            ],
-        }
-        tensors = {f"signature.{scale}": vector for scale, vector in encoder.signature.items()}
-        for number, learner in enumerate(self.learners_.values()):
-            tensors[f"prototypes.{number}"] = learner.prototypes_.to(STORAGES[self.storage]).cpu().contiguous()
-            tensors[f"positions.{number}"] = learner.positions_.cpu().contiguous()
-        for number, spread in enumerate(self.spreads_.values()):
-            tensors[f"spread.{number}"] = spread.cpu().contiguous()
-        folder = Path(folder)
-        text = json.dumps(config, indent=1) + "\n"
-        # The settings go into the safetensors header too: a pair of files from two models is told apart on loading.
-        save_sealed(tensors, folder / "model.safetensors", {"config": text})
-        with replacing(folder / "config.json") as temporary:
-            temporary.write_text(text)
+        settings["branches"] = [list(branch) for branch in as_branches(self.branches)]
+        write_model(Path(folder), self, self._encoder(), settings)
 
     @classmethod
     def load(cls, folder, *, encoder=None, device="cpu"):
@@ -384,29 +329,11 @@ class Pradot(BaseEstimator):
             No such model, another format, files that were changed or do not belong together, or an encoder that gives other
             features than the one the model was fitted with; the message says which.
         """
-        folder = Path(folder)
-        config, tensors = read_model(folder)
-        made_with, settings = config["encoder"], dict(config["settings"])
-        # A setting such as `cache` would make scoring write where the file says.
-        if unknown := sorted(settings.keys() - cls._saved_settings()):
-            raise damaged(folder, f"it has settings that no model has: {', '.join(unknown)}")
-        try:
-            settings["branches"] = branches = tuple(Branch(*branch) for branch in settings["branches"])
-            is_joined = settings["embedding"] != "scale"
-        except (KeyError, TypeError) as error:
-            raise damaged(folder, f"{type(error).__name__}: {error}") from error
-        if encoder is None:
-            if ":" in made_with["name"] or made_with["weights_source"].startswith(("file", "made by")):
-                raise PradotError(
-                    f"the model in {folder} was fitted with the encoder {made_with['name']} ({made_with['weights_source']}); "
-                    "give that encoder (--encoder, --weights)"
-                )
-            encoder = Encoder(made_with["name"], scales=made_with["scales"], image_size=made_with["image_size"], device=device)
-        check_encoder(encoder, made_with, tensors, made_with["scales"] if is_joined else {b.scale for b in branches}, folder)
+        encoder, settings, config, tensors = open_model(Path(folder), cls._saved_settings(), encoder, device)
         self = cls(encoder, **settings)
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
         self.learners_, self.spreads_ = {}, {}
-        for number, (branch, learnt) in enumerate(zip(branches, config["branches"], strict=True)):
+        for number, (branch, learnt) in enumerate(zip(settings["branches"], config["branches"], strict=True)):
             learner = self._learner(branch)
             learner.prototypes_ = tensors[f"prototypes.{number}"].to(encoder.device, torch.float32)
             learner.positions_ = tensors[f"positions.{number}"].to(encoder.device)
@@ -426,27 +353,17 @@ class Pradot(BaseEstimator):
         if self.encoder is None:
             # Joined embeddings are of the scales that the encoder has; by default those of the paper.
             joined = {branch.scale for branch in PAPER_BRANCHES} if self.embedding != "scale" else set()
-            self.encoder = Encoder(scales={branch.scale for branch in self._branches()} | joined)
+            self.encoder = Encoder(scales={branch.scale for branch in as_branches(self.branches)} | joined)
         if not hasattr(self.encoder, "features"):
             raise PradotError(f"encoder is {self.encoder!r}; give a pradot.Encoder, such as Encoder({OFFLINE_ENCODER!r})")
         return self.encoder
-
-    def _branches(self):
-        try:
-            branches = tuple(Branch(*branch) for branch in self.branches)
-        except TypeError as error:
-            raise PradotError(f"branches must be (scale, alpha) pairs, such as [(3, 0.3)], not {self.branches!r}") from error
-        for branch in branches:
-            if not is_whole(branch.scale):
-                raise PradotError(f"{branch.scale!r} is no scale; the branch {tuple(branch)} needs a whole number")
-        return tuple(Branch(int(branch.scale), check_alpha(branch.alpha)) for branch in branches)
 
     def _features(self, images):
         return self._encoder().features(images, cache=self.cache, progress=self.progress, keep_gb=self.keep_gb)
 
     def _embeddings(self, features):
         """What the branches see, by scale."""
-        scales = sorted({branch.scale for branch in self._branches()})
+        scales = sorted({branch.scale for branch in as_branches(self.branches)})
         return {scale: embed(features, scale, self.embedding, keep_gb=self.keep_gb, folder=self.cache) for scale in scales}
 
     def _held_out(self, n_images):
@@ -458,41 +375,13 @@ class Pradot(BaseEstimator):
         return order[n_validation:], order[:n_validation]
 
     def _learner(self, branch):
-        settings = {name: getattr(self, name) for name in LEARNER_SETTINGS}
-        return PrototypeLearner(branch.alpha, device=self._encoder().device, **settings)
+        return PrototypeLearner(branch.alpha, device=self._encoder().device, **learner_settings(self))
 
     def _check_spreads(self):
         if self.spread_power and self.spreads_.keys() != self.learners_.keys():
             raise PradotError(
                 f"spread_power is {self.spread_power}, but was 0 in the fit, which measured no spreads: fit again"
             )
-
-    def _check_settings(self):
-        branches = self._branches()
-        if not branches or len(set(branches)) < len(branches):
-            raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
-        if not (is_number(self.validation_fraction) and 0 <= self.validation_fraction < 1):
-            raise PradotError(f"validation_fraction is {self.validation_fraction!r}; it must lie in [0, 1)")
-        for name in ("spread_power", "smoothing", "top_part"):
-            value = getattr(self, name)
-            if not (is_number(value) and 0 <= value <= 1):
-                raise PradotError(f"{name} is {value!r}; it must lie in [0, 1]")
-        if self.spread_power and self.assignment != "nearest":
-            raise PradotError("spread_power needs assignment 'nearest': a transported patch has no prototype of its own")
-        choices = {"embedding": EMBEDDINGS, "scoring": SCORINGS, "assignment": ASSIGNMENTS, "storage": STORAGES}
-        for name, known in choices.items():
-            if getattr(self, name) not in tuple(known):
-                raise PradotError(f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}")
-        PrototypeLearner(branches[0].alpha, **{name: getattr(self, name) for name in LEARNER_SETTINGS}).check_settings()
-
-
-def _rounded(prototypes, dtype):
-    """Prototypes (m, channels) rounded to another type; their directions, all that the cost looks at, must survive."""
-    rounded = prototypes.to(dtype).to(prototypes.dtype)
-    kept = torch.nn.functional.cosine_similarity(prototypes, rounded)  # (m,)
-    if not (kept[prototypes.any(1)] > 0.999).all():  # NaN fails too
-        raise PradotError(f"features this large or small cannot be kept as {dtype}: give storage='float32'")
-    return rounded
 
 
 def _shape(image):

@@ -9,27 +9,24 @@ norm, class and register tokens left out. `Encoder.grids` has their sizes; runs 
 
 import hashlib
 import math
-import os
-import warnings
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 
 import PIL
-import platformdirs
 import torch
 import torchvision
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from pradot.errors import PradotError, first_line, is_out_of_memory, is_whole, printable
-from pradot.files import alone, check_folder, plain_file
-from pradot.images import READING, ImageError, list_images, load_batches, read_image, unreadable
-from pradot.memory import KEEP_GB, room
+from pradot.devices import pick_device
+from pradot.errors import PradotError, first_line, is_out_of_memory, is_whole
+from pradot.feature_maps import are_usable, as_feature_maps, outline
+from pradot.features import cache_folder as cache_folder  # beside `make_encoder` for those who take both
+from pradot.features import compute_features
+from pradot.images import READING
+from pradot.memory import KEEP_GB
 from pradot.precision import ieee_float32
-from pradot.progress import progress_bar
-from pradot.sealed import hash_tensors, load_sealed, save_sealed
-from pradot.stopwatch import Stopwatch
-from pradot.weights import OFFLINE_ENCODER, PAPER_ENCODER, NoWeightsError, call_function, canonical_name, timm_module
+from pradot.sealed import hash_tensors
+from pradot.weights import OFFLINE_ENCODER, PAPER_ENCODER, call_function, canonical_name, default_encoder, timm_module
 
 
 class Encoder:
@@ -64,6 +61,8 @@ class Encoder:
         Channels of each scale.
     grids : dict of int to (int, int)
         Height and width of each scale's feature map.
+    fingerprint : str
+        SHA-256 over everything of the encoder, and of what reads images for it, that changes features.
     notes : list of str
         What differs from the encoder asked for, in plain sentences, such as why another stands in for it.
 
@@ -136,7 +135,7 @@ class Encoder:
         self.module = module.eval().requires_grad_(False).to(device)
         self.weights_sha256 = hash_tensors(self.module.state_dict())
         try:
-            probe = self._maps(_probe_image(self.image_size)[None])
+            probe = self.maps(_probe_image(self.image_size)[None])
         except Exception as error:  # some backbones take only images of the size they were made for; others are anyone's code
             if isinstance(error, PradotError) or is_out_of_memory(error):
                 raise
@@ -158,10 +157,10 @@ class Encoder:
             READING,
             str(device),
         ]
-        if not all(_are_usable(maps).all() for maps in probe.values()):
+        if not all(are_usable(maps).all() for maps in probe.values()):
             raise PradotError(f"{name} gives NaN, infinite or too large features of a drawn image: look at its weights")
         identity += [hash_tensors({str(scale): value for scale, value in self.signature.items()})]
-        self._fingerprint = hashlib.sha256(repr(identity).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(repr(identity).encode()).hexdigest()
 
     def __repr__(self):
         return f"Encoder({self.name!r}, scales={self.scales}, image_size={self.image_size}, device={self.device!r})"
@@ -201,82 +200,32 @@ class Encoder:
             An image cannot be read, its features are NaN, infinite or too large, `images` is one instead of a list,
             `batch_size` is below 1, or `cache` cannot be a folder.
         """
-        images = list_images(images)
-        if not images:
-            raise PradotError("no images to compute features of")
-        if not is_whole(batch_size) or batch_size < 1:
-            raise PradotError(f"batch_size: expected a whole number of images, at least 1, found {batch_size}")
-        if cache is not None:
-            check_folder(cache, "the feature cache (PRADOT_CACHE)")
-        watch = Stopwatch({} if seconds is None else seconds)
-        cached = None if cache is None else Path(cache) / f"{self._cache_key(images)}.safetensors"
-        if cached is None or cached.exists():
-            return self._features(images, batch_size, cached, progress, watch, keep_gb)
-        with alone(cached):  # runs in other processes that need the same features wait for them
-            return self._features(images, batch_size, cached, progress, watch, keep_gb)
-
-    def _features(self, images, batch_size, cached, progress, watch, keep_gb):
-        if cached is not None and cached.exists():
-            try:
-                features = {int(scale): maps for scale, maps in load_sealed(cached, key=cached.stem)[0].items()}
-                watch.lap("loading")
-                return features
-            except PradotError as error:
-                warnings.warn(f"cached features {cached} cannot be read and are computed again: {error}", stacklevel=3)
-        folder = None if cached is None else cached.parent
-        features = {
-            scale: room((len(images), *self.grids[scale], self.channels[scale]), keep_gb, folder) for scale in self.scales
-        }
-        with (
-            closing(load_batches(images, self.image_size, batch_size)) as batches,
-            progress_bar(len(images), f"features {self.name}", "image", progress) as bar,
-        ):
-            for start, batch in zip(range(0, len(images), batch_size), batches, strict=True):
-                watch.lap("loading")
-                for scale, maps in self._maps(batch).items():
-                    self._check_features(images, start, maps, scale)
-                    features[scale][start : start + len(batch)] = maps.cpu()
-                watch.lap("features")
-                bar.update(len(batch))
-        if cached is not None:
-            try:
-                save_sealed({str(scale): maps for scale, maps in features.items()}, cached, key=cached.stem)
-            except PradotError as error:  # the features are there: only the next run has to compute them again
-                warnings.warn(f"computed features are not kept: {error}", stacklevel=3)
-        return features
-
-    def _check_features(self, images, start, maps, scale):
-        """Name the first image of a batch whose features cannot be compared."""
-        usable = _are_usable(maps)  # (B,)
-        if not usable.all():
-            number = start + int(usable.logical_not().nonzero()[0])
-            image = images[number]
-            name = printable(image) if isinstance(image, str | Path) else f"number {number} of the images given"
-            raise ImageError(
-                f"{self.name} gives NaN, infinite or too large features of the image {name} at scale {scale}: take it out of "
-                "the data, or look at the encoder's weights"
-            )
+        return compute_features(self, images, batch_size, cache, progress, seconds, keep_gb)
 
     @torch.no_grad()
     @ieee_float32()
-    def _maps(self, batch):
-        """Batch (B, 3, size, size) in [0, 1] to {scale: (B, height, width, channels)}."""
+    def maps(self, batch):
+        """Feature maps of a batch of images of the encoder's size, on its device.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (n_images, 3, image_size, image_size)
+            RGB in [0, 1], see `pradot.images.resize_image`.
+
+        Returns
+        -------
+        dict of int to Tensor of shape (n_images, height, width, channels)
+            By scale.
+
+        Raises
+        ------
+        PradotError
+            The module returns no feature maps, or none of an asked-for scale.
+        """
         batch = batch.to(self.device)
         mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
-        maps = self.module((batch - mean) / std)
-        if isinstance(maps, torch.Tensor):
-            maps = [maps]
-        if isinstance(maps, list | tuple):
-            maps = [self._grid_of_tokens(one) if isinstance(one, torch.Tensor) and one.ndim == 3 else one for one in maps]
-        is_map = lambda one: isinstance(one, torch.Tensor) and one.ndim == 4 and len(one) == len(batch)  # noqa: E731
-        if not isinstance(maps, list | tuple) or not all(map(is_map, maps)):
-            raise PradotError(
-                f"{self.name} returned {_outline(maps)} for {len(batch)} images; expected feature maps: a tensor of shape "
-                "(images, channels, height, width), or a list of them, or tokens (images, height * width, channels)"
-            )
-        if getattr(self.module, "output_fmt", "NCHW") != "NHWC":  # some of timm's backbones, Swin among them, end with channels
-            maps = [scale_maps.permute(0, 2, 3, 1) for scale_maps in maps]  # (B, H, W, C)
+        maps = as_feature_maps(self.module((batch - mean) / std), self.module, self.name, len(batch))
         if self._by_stride:
             by_scale = {round(math.log2(self.image_size / scale_maps.shape[2])) - 1: scale_maps for scale_maps in maps}
         else:
@@ -287,67 +236,6 @@ class Encoder:
                 f"{self.name} gives feature maps of scales {sorted(by_scale)} at {self.image_size} px; asked for {missing}"
             )
         return {scale: by_scale[scale].contiguous() for scale in self.scales}
-
-    def _grid_of_tokens(self, tokens):
-        """Tokens (B, n_tokens, channels) as a map (B, channels, side, side)."""
-        n_prefix = getattr(self.module, "num_prefix_tokens", 0)
-        n = tokens.shape[1] - n_prefix
-        side = math.isqrt(max(n, 0))
-        if n < 1 or side**2 != n:
-            raise PradotError(
-                f"{self.name} returned {_outline(tokens)}; expected feature maps, or the tokens of a square map and before "
-                f"them {n_prefix} others (num_prefix_tokens)"
-            )
-        return tokens[:, n_prefix:].transpose(1, 2).unflatten(2, (side, side))  # (B, channels, side, side)
-
-    def _cache_key(self, images):
-        key = hashlib.sha256(self._fingerprint.encode() + repr(self.scales).encode())
-        for image in images:
-            if isinstance(image, str | Path):
-                try:
-                    plain_file(image)
-                    content = Path(image).read_bytes()
-                except (OSError, ValueError) as error:
-                    raise unreadable(image, error) from error
-            else:
-                # As it is read: equal bytes may be other colours in another mode or with another palette.
-                array = read_image(image)
-                content = repr(array.shape).encode() + array.tobytes()
-            key.update(hashlib.sha256(content).digest())
-        return key.hexdigest()[:32]
-
-
-def cache_folder():
-    """Where computed features are kept.
-
-    ``$PRADOT_CACHE``; else ``build/features`` of the project, when the package lies in a clone of it; else the user's cache
-    folder.
-    """
-    if os.environ.get("PRADOT_CACHE"):
-        return Path(os.environ["PRADOT_CACHE"])
-    project = Path(__file__).parent.parent
-    if (project / "pyproject.toml").is_file() and (project / "notebooks").is_dir():
-        return project / "build" / "features"
-    return platformdirs.user_cache_path("pradot") / "features"
-
-
-def default_encoder():
-    """Name of the paper's encoder if its weights can be had, else of the offline default; downloads them if need be.
-
-    Returns
-    -------
-    name : str
-    note : str or None
-        Why it is not the paper's encoder.
-    """
-    note = os.environ.get("PRADOT_AUTO_NOTE")  # `pradot.paper.notebooks.run_notebooks` asked once for all notebooks
-    if note:
-        return OFFLINE_ENCODER, note
-    try:
-        timm_module(PAPER_ENCODER, None, (3,), 224)  # that the hub answers does not mean that it hands them out
-    except NoWeightsError as error:
-        return OFFLINE_ENCODER, f"the weights of {PAPER_ENCODER} cannot be had ({error.why}): {OFFLINE_ENCODER} stands in"
-    return PAPER_ENCODER, None
 
 
 def make_encoder(name="auto", weights=None, *, scales=(2, 3), image_size=224, device="auto"):
@@ -377,26 +265,6 @@ def make_encoder(name="auto", weights=None, *, scales=(2, 3), image_size=224, de
     return encoder
 
 
-def pick_device(name):
-    """The device of a name; ``auto`` is CUDA where there is one, else the CPU.
-
-    Raises
-    ------
-    PradotError
-        Nothing can be computed on the device named.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, ImportError) as error:  # torch has one for each kind of device
-        found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise PradotError(
-            f"cannot compute on the device {name!r} ({first_line(error)}). Devices found: {found}; give one of them, or auto"
-        ) from error
-    return name
-
-
 def _three_numbers(values, what):
     """Three numbers of a sequence, or of a buffer of any shape such as (1, 3, 1, 1)."""
     try:
@@ -404,18 +272,9 @@ def _three_numbers(values, what):
     except (TypeError, ValueError, RuntimeError):
         numbers = []
     if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        found = _outline(values) if isinstance(values, torch.Tensor) else repr(values)[:80]
+        found = outline(values) if isinstance(values, torch.Tensor) else repr(values)[:80]
         raise PradotError(f"{what} is {found}; expected three finite numbers, for red, green and blue")
     return tuple(numbers)
-
-
-def _outline(value):
-    """Type or shape of what a module returned."""
-    if isinstance(value, torch.Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {', '.join(dict.fromkeys(map(_outline, value))) or 'nothing'}"
-    return type(value).__name__
 
 
 def _checked(scales, image_size, device):
@@ -425,11 +284,6 @@ def _checked(scales, image_size, device):
     if not is_whole(image_size) or image_size < 1:
         raise PradotError(f"image_size is {image_size!r}; it must be a whole number of pixels, at least 1")
     return tuple(sorted(set(scales))), pick_device(device)
-
-
-def _are_usable(maps):
-    """Which images of (B, height, width, channels) have features whose lengths are finite, (B,): cosines need them."""
-    return maps.square().sum(3).isfinite().all(2).all(1)
 
 
 def _probe_image(size):

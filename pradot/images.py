@@ -1,10 +1,7 @@
 """Images: finding, reading and resizing them, with one rule each for depth, colour and orientation."""
 
 import os
-import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from pradot.errors import PradotError, printable
 from pradot.files import plain_file
+from pradot.folders import describe_folder, visible
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """File endings taken for images, in any case."""
@@ -166,48 +164,6 @@ def resize_image(image: np.ndarray, size: int) -> torch.Tensor:
     return F.resize(tensor, [size, size], interpolation=InterpolationMode.BILINEAR, antialias=True)
 
 
-def load_batches(images: Sequence, size: int, batch_size: int) -> Iterator[torch.Tensor]:
-    """Read and resize images in as many threads as torch has, ahead of their use.
-
-    While a batch is being used, the next two are made, and no more than these are held. Threads are enough, since decoding
-    and resizing let each other run; processes would cost seconds to start and hundreds of MB each. The order is kept,
-    and nothing depends on the number of threads.
-
-    Parameters
-    ----------
-    images : sequence of paths, PIL images or arrays
-        See `read_image`.
-    size : int
-        Side of the square in pixels.
-    batch_size : int
-        Images of a batch, at least 1; the last one may have fewer.
-
-    Yields
-    ------
-    torch.Tensor
-        `(n, 3, size, size)`, float32, see `resize_image`.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be read: the first such in their order. Once the generator is closed or has raised, no thread
-        runs any more.
-    """
-    load = lambda image: resize_image(read_image(image), size)  # noqa: E731
-    pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="images")
-    ahead = deque()  # one future an image
-    try:
-        n_asked = 0
-        for start in range(0, len(images), batch_size):
-            for image in images[n_asked : start + 3 * batch_size]:
-                ahead.append(pool.submit(load, image))
-            n_asked = start + 3 * batch_size
-            n = min(batch_size, len(ahead))
-            yield torch.stack([ahead.popleft().result() for _ in range(n)])  # (n, 3, size, size)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def find_images(folder: str | Path) -> list[Path]:
     """List the images lying directly in a folder, in natural order (2.png before 10.png) on every machine.
 
@@ -267,40 +223,6 @@ def list_images(images: Iterable) -> list:
         found = f"an array of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise PradotError(f"A list of images is needed, not {found}: for one image give [IMAGE].")
     return list(images)
-
-
-def visible(folder: Path) -> list[Path]:
-    """List what lies directly in a folder, hidden names left out, in natural order; nothing if there is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_natural)
-
-
-def describe_folder(folder: Path) -> str:
-    """Say in a few words what is found at a path: how many files of which endings, and the first folders' names.
-
-    For a path that does not exist, what the deepest existing folder above it holds.
-    """
-    if folder.is_dir():
-        entries = visible(folder)
-        folders = [path.name for path in entries if path.is_dir()]
-        endings = Counter(path.suffix.lower() or "no ending" for path in entries if not path.is_dir())
-        parts = []
-        if endings:
-            parts.append("files (" + ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5)) + ")")
-        if folders:
-            parts.append("folders (" + ", ".join(folders[:8]) + (", ..." if len(folders) > 8 else "") + ")")
-        return "it holds " + (" and ".join(parts) or "nothing")
-    if folder.exists():
-        return "it is a file, not a folder"
-    parent = next(parent for parent in folder.absolute().parents if parent.is_dir())
-    return f"it does not exist; the folder {parent} does, and " + describe_folder(parent)
-
-
-def _natural(path: Path) -> tuple:
-    """Key that orders runs of digits by their value; the plain name settles ties such as 1.png and 01.png."""
-    parts = re.split(r"([0-9]+)", path.name.casefold())  # text at even places, digits at odd ones
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
 def _from_pil(image: Image.Image) -> np.ndarray:

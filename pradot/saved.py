@@ -3,8 +3,14 @@
 import json
 from pathlib import Path
 
+import torch
+
+from pradot.branches import Branch
+from pradot.encoder import Encoder
 from pradot.errors import PradotError
-from pradot.sealed import load_sealed
+from pradot.files import replacing
+from pradot.sealed import load_sealed, save_sealed
+from pradot.settings import STORAGES
 
 MODEL_FORMAT = 4
 
@@ -27,8 +33,114 @@ def fitted_with(folder):
     PradotError
         No such model, another format, or one that was changed.
     """
-    config, _ = read_model(Path(folder))
+    config, _ = _read_model(Path(folder))
     return config["encoder"]
+
+
+def write_model(folder, detector, encoder, settings):
+    """Write a fitted detector as `Pradot.save` does.
+
+    Parameters
+    ----------
+    folder : Path
+    detector : Pradot
+    encoder : Encoder
+        Its own.
+    settings : dict of str to value
+        What it is made with again, beside the encoder.
+    """
+    config = {
+        "format": MODEL_FORMAT,
+        "settings": settings,
+        "encoder": {
+            "name": encoder.name,
+            "weights_source": encoder.weights_source,
+            "weights_sha256": encoder.weights_sha256,
+            "scales": list(encoder.scales),  # timm builds no stage beyond the last one: the hash depends on them
+            "image_size": encoder.image_size,
+        },
+        "n_images": detector.n_images_,
+        "notes": detector.notes_,
+        "branches": [
+            {"grid_shape": list(learner.grid_shape_), "scale": list(learner.scale_)} for learner in detector.learners_.values()
+        ],
+    }
+    tensors = {f"signature.{scale}": vector for scale, vector in encoder.signature.items()}
+    for number, learner in enumerate(detector.learners_.values()):
+        tensors[f"prototypes.{number}"] = learner.prototypes_.to(STORAGES[detector.storage]).cpu().contiguous()
+        tensors[f"positions.{number}"] = learner.positions_.cpu().contiguous()
+    for number, spread in enumerate(detector.spreads_.values()):
+        tensors[f"spread.{number}"] = spread.cpu().contiguous()
+    text = json.dumps(config, indent=1) + "\n"
+    # The settings go into the safetensors header too: a pair of files from two models is told apart on loading.
+    save_sealed(tensors, folder / "model.safetensors", {"config": text})
+    with replacing(folder / "config.json") as temporary:
+        temporary.write_text(text)
+
+
+def rounded(prototypes, dtype):
+    """Prototypes (m, channels) rounded to another type; their directions, all that the cost looks at, must survive."""
+    again = prototypes.to(dtype).to(prototypes.dtype)
+    kept = torch.nn.functional.cosine_similarity(prototypes, again)  # (m,)
+    if not (kept[prototypes.any(1)] > 0.999).all():  # NaN fails too
+        raise PradotError(f"features this large or small cannot be kept as {dtype}: give storage='float32'")
+    return again
+
+
+def open_model(folder, known, encoder, device):
+    """Read what a detector is made of again; see `Pradot.load`, also for the errors.
+
+    Parameters
+    ----------
+    folder : Path
+    known : collection of str
+        Settings that a model may have.
+    encoder : Encoder or None
+        None: it is made again by its name.
+    device : str
+        Where to compute, when `encoder` is None.
+
+    Returns
+    -------
+    encoder : Encoder
+        The model's.
+    settings : dict of str to value
+        Its branches are a tuple of `Branch`.
+    config : dict
+        What ``config.json`` holds.
+    tensors : dict of str to Tensor
+    """
+    config, tensors = _read_model(folder)
+    made_with, settings = config["encoder"], dict(config["settings"])
+    # A setting such as `cache` would make scoring write where the file says.
+    if unknown := sorted(settings.keys() - known):
+        raise _damaged(folder, f"it has settings that no model has: {', '.join(unknown)}")
+    try:
+        settings["branches"] = branches = tuple(Branch(*branch) for branch in settings["branches"])
+        is_joined = settings["embedding"] != "scale"
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
+    if encoder is None:
+        if ":" in made_with["name"] or made_with["weights_source"].startswith(("file", "made by")):
+            raise PradotError(
+                f"the model in {folder} was fitted with the encoder {made_with['name']} ({made_with['weights_source']}); "
+                "give that encoder (--encoder, --weights)"
+            )
+        encoder = Encoder(made_with["name"], scales=made_with["scales"], image_size=made_with["image_size"], device=device)
+    _check_encoder(encoder, made_with, tensors, made_with["scales"] if is_joined else {b.scale for b in branches}, folder)
+    return encoder, settings, config, tensors
+
+
+def _read_model(folder):
+    """What `Pradot.save` wrote in a folder (Path): its ``config.json`` as a dict, and its tensors by name."""
+    config, text = _read_config(folder)
+    try:
+        tensors, metadata = load_sealed(folder / "model.safetensors")
+    except PradotError as error:
+        raise _damaged(folder, error) from error
+    if metadata.get("config") != text:
+        raise PradotError(f"config.json and model.safetensors in {folder} are not of the same model: fit it again")
+    return config, tensors
 
 
 def _read_config(folder):
@@ -50,28 +162,11 @@ def _read_config(folder):
     except PradotError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damaged(folder, f"{type(error).__name__}: {error}") from error
+        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
     return config, text
 
 
-def read_model(folder):
-    """What `Pradot.save` wrote in a folder (Path): its ``config.json`` as a dict, and its tensors by name."""
-    config, text = _read_config(folder)
-    try:
-        tensors, metadata = load_sealed(folder / "model.safetensors")
-    except PradotError as error:
-        raise damaged(folder, error) from error
-    if metadata.get("config") != text:
-        raise PradotError(f"config.json and model.safetensors in {folder} are not of the same model: fit it again")
-    return config, tensors
-
-
-def damaged(folder, why):
-    """The error that says that the model in a folder is damaged, and in what way."""
-    return PradotError(f"the model in {folder} is damaged ({why}): fit it again, or get a whole copy of it")
-
-
-def check_encoder(encoder, made_with, tensors, scales, folder):
+def _check_encoder(encoder, made_with, tensors, scales, folder):
     """Raise PradotError unless an `Encoder` is the one that the model in a folder was fitted with.
 
     Parameters
@@ -105,3 +200,8 @@ def check_encoder(encoder, made_with, tensors, scales, folder):
             problem = f"an encoder with other features at scale {scale}"
     if problem is not None:
         raise PradotError(f"the model in {folder} was fitted with {problem}: give the encoder it was fitted with")
+
+
+def _damaged(folder, why):
+    """The error that says that the model in a folder is damaged, and in what way."""
+    return PradotError(f"the model in {folder} is damaged ({why}): fit it again, or get a whole copy of it")

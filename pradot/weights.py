@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import pickle
 import re
 import warnings
@@ -17,11 +18,7 @@ from pradot.errors import PradotError, first_line
 from pradot.network import HUB_SWITCH, forbidden
 
 OFFLINE_ENCODER = "tf_efficientnet_lite0"
-
-
 PAPER_ENCODER = "resnet50.a1_in1k"
-
-
 _VITS = ("timm.models.vision_transformer", "timm.models.deit", "timm.models.eva")  # eva holds the DINOv3 models
 
 
@@ -82,6 +79,25 @@ def weights_available(name, ask=True):
     except Exception as error:  # what the client raises differs by transport and version
         return False, f"no download: {first_line(error)}".rstrip(".")
     return True, "can be downloaded"
+
+
+def default_encoder():
+    """Name of the paper's encoder if its weights can be had, else of the offline default; downloads them if need be.
+
+    Returns
+    -------
+    name : str
+    note : str or None
+        Why it is not the paper's encoder.
+    """
+    note = os.environ.get("PRADOT_AUTO_NOTE")  # `pradot.paper.notebooks.run_notebooks` asked once for all notebooks
+    if note:
+        return OFFLINE_ENCODER, note
+    try:
+        timm_module(PAPER_ENCODER, None, (3,), 224)  # that the hub answers does not mean that it hands them out
+    except NoWeightsError as error:
+        return OFFLINE_ENCODER, f"the weights of {PAPER_ENCODER} cannot be had ({error.why}): {OFFLINE_ENCODER} stands in"
+    return PAPER_ENCODER, None
 
 
 def timm_module(name, weights, scales, image_size):

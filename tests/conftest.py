@@ -1,15 +1,18 @@
-"""What several test files share: an encoder of a few thousand weights, and drawn images."""
+"""What several test files share: an encoder of a few thousand weights, drawn images, a fitted detector, folders, no way to the hub."""
 
 import signal
 from dataclasses import replace
 
+import huggingface_hub
 import numpy as np
 import pytest
+import timm
 import torch
 from hypothesis import settings
+from small_data import QUICK_FIT, write_category
 from small_problems import feature_maps
 
-from pradot import Encoder
+from pradot import Encoder, Pradot
 from pradot.network import HUB_SWITCH, SWITCH
 from pradot.paper.presets import PRESETS
 
@@ -82,6 +85,12 @@ def draw():
     return draw_images
 
 
+@pytest.fixture(scope="session")
+def fitted(tiny_encoder, draw):
+    """A detector that no test changes."""
+    return Pradot(tiny_encoder, **QUICK_FIT).fit(draw(10, 0))
+
+
 @pytest.fixture(scope="module")
 def few_prototypes():
     """Preset fast with one prototype per position: the same way through the program in a fraction of the time."""
@@ -96,3 +105,23 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PRADOT_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def part(here):
+    """A category of a few images with masks."""
+    return write_category(here, "part", n_train=3, n_good=2, n_bad=2)
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """Nothing was downloaded before, and every question to the hub fails as it does without a network."""
+
+    def refuse(*args, **kwargs):
+        raise OSError("no way to the hub")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(timm.models._hub, "hf_hub_download", refuse)
+    monkeypatch.delenv("PRADOT_AUTO_NOTE", raising=False)

@@ -3,8 +3,12 @@
 import json
 
 import numpy as np
+import safetensors.torch
+import timm
+import torch
 from PIL import Image
 
+QUICK_FIT = {"n_prototypes": 1, "n_epochs": 8, "batch_size": 4, "n_iter": 20}  # settings of a `Pradot`
 ENCODER = """
 import torch
 
@@ -28,6 +32,18 @@ def write_encoder(folder):
     """Write the encoder's file; return what --encoder takes."""
     (folder / "tiny.py").write_text(ENCODER)
     return f"{folder / 'tiny.py'}:build"
+
+
+def save_random(folder, architecture, suffix=".safetensors", seed=0):
+    """A weights file of a randomly started timm model; returns its path and the model."""
+    torch.manual_seed(seed)
+    model = timm.create_model(architecture).eval()
+    path = folder / f"{architecture}{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(model.state_dict(), path)
+    else:
+        torch.save(model.state_dict(), path)
+    return path, model
 
 
 def write_category(root, name="part", *, n_train=6, n_good=3, n_bad=3, masks=True, size=48, seed=0):

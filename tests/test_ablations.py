@@ -3,15 +3,14 @@
 from dataclasses import asdict, replace
 from itertools import pairwise
 
-import huggingface_hub
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from small_data import write_category, write_encoder
 
 from pradot import PradotError
+from pradot.branches import Branch
 from pradot.cli import main
-from pradot.detector import Branch
 from pradot.paper import figures
 from pradot.paper.ablations import (
     ABLATIONS,
@@ -135,12 +134,7 @@ def test_labels_say_what_the_base_has_changed_already():
     assert labels[:3] == ["fast, 1/4 per position", "fast, 1 per position", "fast, 2 per position"]
 
 
-def test_weights_that_cannot_be_had_are_a_reason(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError("no way to the hub")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
+def test_weights_that_cannot_be_had_are_a_reason(no_hub):
     reasons = {row.encoder: missing_weights(row) for row in get_ablation("encoder", PRESETS["fast"]).rows}
     assert reasons.pop("tf_efficientnet_lite0") is None
     assert all("cannot be had (no download: no way to the hub)" in reason for reason in reasons.values())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pradot.detector import Branch
+from pradot.branches import Branch
 from pradot.embedding import embed
 from pradot.errors import PradotError
 from pradot.paper.baselines import PaDiM, PatchCore, k_centres

@@ -23,14 +23,6 @@ from pradot.weights import OFFLINE_ENCODER
 pytestmark = pytest.mark.usefixtures("few_prototypes")
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty current folder, with features cached in it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PRADOT_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
 def quick(encoder):
     return ["--preset", "fast", "--encoder", encoder, "--max-steps", "2", "--batch-size", "2", "--device", "cpu"]
 

@@ -1,25 +1,18 @@
-"""The detector: scores of an image are its own, maps have the asked-for size, and a model comes back as it was saved."""
+"""The detector: scores of an image are its own, and maps have the asked-for size."""
 
-import json
-import shutil
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from small_data import QUICK_FIT
 
-from pradot import Branch, Encoder, Pradot, PradotError
-from pradot.detector import PAPER_BRANCHES
+from pradot import Branch, Pradot, PradotError
+from pradot.branches import PAPER_BRANCHES
 from pradot.maps import upsample_and_average
-from pradot.saved import MODEL_FORMAT, fitted_with
-
-QUICK = {"n_prototypes": 1, "n_epochs": 8, "batch_size": 4, "n_iter": 20}
 
 
 def spoiled(image):
@@ -27,17 +20,6 @@ def spoiled(image):
     image = image.copy()
     image[24:40, 40:56] = 0
     return image
-
-
-@pytest.fixture(scope="module")
-def fitted(tiny_encoder, draw):
-    return Pradot(tiny_encoder, **QUICK).fit(draw(10, 0))
-
-
-@pytest.fixture
-def saved(fitted, tmp_path):
-    fitted.save(tmp_path / "model")
-    return tmp_path / "model"
 
 
 # Fit
@@ -67,7 +49,7 @@ def test_the_default_is_the_papers_four_branches(fitted):
 )
 def test_part_of_the_images_is_held_out(tiny_encoder, n_images, fraction, train, validation):
     features = {3: torch.rand(n_images, 4, 4, 10, generator=torch.Generator().manual_seed(0))}
-    settings = QUICK | {"n_epochs": 1, "n_iter": 2}
+    settings = QUICK_FIT | {"n_epochs": 1, "n_iter": 2}
     detector = Pradot(tiny_encoder, branches=[(3, 0.3)], validation_fraction=fraction, **settings).fit_features(features)
     assert detector.n_images_ == {"train": train, "validation": validation}
     assert any("no validation images" in note for note in detector.notes_) == (validation == 0)
@@ -86,9 +68,6 @@ def test_held_out_images_are_not_trained_on(tiny_encoder, monkeypatch):
         def __init__(self, *args, **kwargs):
             pass
 
-        def check_settings(self):
-            pass
-
         def fit(self, kept, held_out):
             parts.append((kept[:, 0, 0, 0].tolist(), held_out[:, 0, 0, 0].tolist()))
             return self
@@ -101,8 +80,20 @@ def test_held_out_images_are_not_trained_on(tiny_encoder, monkeypatch):
     assert parts[0] != parts[4]
 
 
+def test_validation_images_of_their_own_choose_the_epoch_and_all_others_train(tiny_encoder, draw):
+    images, others = draw(4, seed=0), draw(3, seed=1)
+    settings = {"branches": [(3, 0.3)], "n_prototypes": 1, "n_epochs": 2, "batch_size": 2, "n_iter": 5}
+    detector = Pradot(tiny_encoder, **settings).fit(images, validation=others)
+    assert detector.n_images_ == {"train": 4, "validation": 3} and detector.notes_ == []
+    learner = detector.learners_[Branch(3, 0.3)]
+    assert learner.n_steps_ == 2 * 2
+    other = Pradot(tiny_encoder, **settings).fit(images, validation=draw(3, seed=2)).learners_[Branch(3, 0.3)]
+    assert other.history_["loss"] == learner.history_["loss"]
+    assert other.history_["validation_loss"] != learner.history_["validation_loss"]
+
+
 def test_one_training_image_works(tiny_encoder, draw):
-    detector = Pradot(tiny_encoder, ema=0.5, **QUICK).fit(draw(1, 0))
+    detector = Pradot(tiny_encoder, ema=0.5, **QUICK_FIT).fit(draw(1, 0))
     assert detector.learners_[Branch(3, 0.0)].n_steps_ == 8
     good, bad = detector.anomaly_scores([draw(1, 3)[0], spoiled(draw(1, 3)[0])])
     assert bad > good
@@ -111,12 +102,12 @@ def test_one_training_image_works(tiny_encoder, draw):
 def test_same_seed_same_maps(tiny_encoder, fitted, draw):
     again = clone(fitted).fit(draw(10, 0))
     assert np.array_equal(again.anomaly_maps(draw(2, 1), 32), fitted.anomaly_maps(draw(2, 1), 32))
-    other = Pradot(tiny_encoder, **QUICK, random_state=1).fit(draw(10, 0))
+    other = Pradot(tiny_encoder, **QUICK_FIT, random_state=1).fit(draw(10, 0))
     assert not np.allclose(other.anomaly_maps(draw(2, 1), 32), fitted.anomaly_maps(draw(2, 1), 32), rtol=1e-4)
 
 
 def test_a_spoiled_image_scores_higher_and_at_the_spoiled_place(tiny_encoder, draw):
-    detector = Pradot(tiny_encoder, ema=0.5, **QUICK).fit(draw(10, 0))
+    detector = Pradot(tiny_encoder, ema=0.5, **QUICK_FIT).fit(draw(10, 0))
     images = draw(4, 5)
     good, bad = detector.anomaly_scores(images), detector.anomaly_scores([spoiled(image) for image in images])
     assert bad.min() > good.max()
@@ -143,7 +134,7 @@ def test_a_spoiled_image_scores_higher_and_at_the_spoiled_place(tiny_encoder, dr
 )
 def test_settings_out_of_range_are_errors(tiny_encoder, draw, settings, message):
     with pytest.raises(PradotError, match=message):
-        Pradot(tiny_encoder, **QUICK | settings).fit(draw(4, 0))
+        Pradot(tiny_encoder, **QUICK_FIT | settings).fit(draw(4, 0))
 
 
 @pytest.mark.parametrize("call", ["fit", "branch_maps", "anomaly_maps", "anomaly_scores", "score_samples"])
@@ -256,195 +247,7 @@ def test_features_are_looked_up_again_when_there_is_a_cache(tiny_encoder, tmp_pa
     paths = [tmp_path / f"{number}.png" for number in range(5)]
     for path, image in zip(paths, draw(5, 0), strict=True):
         Image.fromarray(image).save(path)
-    detector = Pradot(tiny_encoder, branches=[(3, 0.3)], cache=tmp_path / "cache", **QUICK).fit(paths)
+    detector = Pradot(tiny_encoder, branches=[(3, 0.3)], cache=tmp_path / "cache", **QUICK_FIT).fit(paths)
     monkeypatch.setattr(tiny_encoder.module, "forward", lambda x: pytest.fail("computed again"))
     assert len(detector.anomaly_maps(paths)) == 5 and len(detector.anomaly_maps(paths, 32)) == 5
     detector.fit(paths)
-
-
-# Save and load
-
-
-def test_a_model_comes_back_as_it_was(fitted, saved, tiny_encoder, draw):
-    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
-    loaded = Pradot.load(saved, encoder=tiny_encoder)
-    images = [*draw(2, 1), draw(1, 2, (50, 80))[0]]
-    for one, other in zip(fitted.anomaly_maps(images), loaded.anomaly_maps(images), strict=True):
-        assert np.array_equal(one, other)
-    assert loaded.n_images_ == fitted.n_images_ and loaded.notes_ == fitted.notes_
-    kept = {name: value for name, value in fitted.get_params().items() if name != "encoder"}
-    assert {name: value for name, value in loaded.get_params().items() if name != "encoder"} == kept
-    loaded.save(saved.parent / "again")
-    assert (saved / "config.json").read_bytes() == (saved.parent / "again" / "config.json").read_bytes()
-    first, again = (load_file(folder / "model.safetensors") for folder in (saved, saved.parent / "again"))
-    assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"scoring": "image"}, {"positions": "learned"}, {"n_prototypes": 0.25}, {"assignment": "transport", "reg": 0.1}],
-)
-def test_settings_that_matter_to_scores_come_back_too(tiny_encoder, tmp_path, draw, settings):
-    detector = Pradot(tiny_encoder, branches=[(3, 0.3)], **QUICK | settings).fit(draw(5, 0))
-    detector.save(tmp_path)
-    loaded = Pradot.load(tmp_path, encoder=tiny_encoder)
-    assert np.array_equal(loaded.anomaly_maps(draw(2, 1), 32), detector.anomaly_maps(draw(2, 1), 32))
-
-
-def test_the_offline_default_encoder_is_made_again_by_its_name(tmp_path, draw):
-    encoder = Encoder(scales=(3,), image_size=64)
-    detector = Pradot(encoder, branches=[(3, 0.0)], **QUICK).fit(draw(5, 0))
-    detector.save(tmp_path)
-    loaded = Pradot.load(tmp_path)
-    assert loaded.encoder.scales == (3,) and loaded.encoder.image_size == 64
-    np.testing.assert_allclose(loaded.anomaly_scores(draw(2, 1)), detector.anomaly_scores(draw(2, 1)), atol=1e-6)
-
-
-def test_an_encoder_of_more_scales_than_the_branches_is_made_again(tmp_path, draw, monkeypatch):
-    """timm builds no stage beyond the last one asked for: the tensors of scales (2, 3) are not those of scale 2 alone."""
-    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "hub.safetensors")
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: str(tmp_path / "hub.safetensors"))
-    encoder = Encoder("test_resnet", scales=(2, 3), image_size=64)
-    detector = Pradot(encoder, branches=[(2, 0.3)], **QUICK).fit(draw(5, 0))
-    detector.save(tmp_path)
-    assert fitted_with(tmp_path) == {
-        "name": encoder.name,
-        "weights_source": encoder.weights_source,
-        "weights_sha256": encoder.weights_sha256,
-        "scales": [2, 3],
-        "image_size": 64,
-    }
-    loaded = Pradot.load(tmp_path)
-    assert loaded.encoder.scales == (2, 3)
-    np.testing.assert_allclose(loaded.anomaly_scores(draw(2, 1)), detector.anomaly_scores(draw(2, 1)), atol=1e-6)
-    with pytest.raises(PradotError, match=r"scales \[2, 3\].* not .*scales \[2\]"):
-        Pradot.load(tmp_path, encoder=Encoder("test_resnet", scales=(2,), image_size=64))
-
-
-def test_an_unfitted_model_is_not_saved(tiny_encoder, tmp_path):
-    with pytest.raises(NotFittedError):
-        Pradot(tiny_encoder).save(tmp_path / "model")
-    assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_missing_file_is_named(saved, tiny_encoder, name):
-    (saved / name).unlink()
-    with pytest.raises(PradotError, match=f"{name} is missing"):
-        Pradot.load(saved, encoder=tiny_encoder)
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(PradotError, match=r"no model in .*nowhere"):
-        Pradot.load(tmp_path / "nowhere")
-
-
-def test_an_edited_config_is_refused(saved, tiny_encoder):
-    config = saved / "config.json"
-    text = config.read_text()
-    config.write_text(text.replace('"scoring": "training"', '"scoring": "image"'))
-    assert config.read_text() != text
-    with pytest.raises(PradotError, match="not of the same model"):
-        Pradot.load(saved, encoder=tiny_encoder)
-
-
-def test_files_of_two_models_are_refused(saved, tiny_encoder, draw, tmp_path):
-    Pradot(tiny_encoder, **QUICK, random_state=1).fit(draw(10, 0)).save(tmp_path / "other")
-    shutil.copy(tmp_path / "other" / "model.safetensors", saved)
-    with pytest.raises(PradotError, match="not of the same model"):
-        Pradot.load(saved, encoder=tiny_encoder)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe\x00", b"null"])
-def test_a_broken_config_is_refused(saved, tiny_encoder, content):
-    (saved / "config.json").write_bytes(content)
-    with pytest.raises(PradotError, match="damaged"):
-        Pradot.load(saved, encoder=tiny_encoder)
-
-
-@pytest.mark.parametrize("length", [0, 20, 1000, -1])
-def test_a_truncated_file_of_prototypes_is_refused(saved, tiny_encoder, length):
-    path = saved / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(PradotError, match="damaged"):
-        Pradot.load(saved, encoder=tiny_encoder)
-
-
-def test_another_format_is_refused(saved, tiny_encoder):
-    config = json.loads((saved / "config.json").read_text())
-    config["format"] += 1
-    text = json.dumps(config)
-    save_file(load_file(saved / "model.safetensors"), saved / "model.safetensors", metadata={"config": text})
-    (saved / "config.json").write_text(text)
-    with pytest.raises(PradotError, match=f"model format {MODEL_FORMAT + 1}; this version reads {MODEL_FORMAT}"):
-        Pradot.load(saved, encoder=tiny_encoder)
-
-
-@pytest.mark.parametrize(
-    ("module", "settings", "message"),
-    [
-        ({"seed": 1}, {}, "fitted with weights two_scales"),
-        ({}, {"image_size": 128}, "image size 64, not 128"),
-        ({}, {"mean": (0.5, 0.5, 0.5)}, "other features at scale"),  # the same weights, used otherwise
-        ({"dilation": 2}, {}, "other features at scale"),
-        ({"padding": 1}, {}, "other features at scale"),
-        ({}, {"scales": (2,)}, "other features at scale 3"),
-    ],
-)
-def test_another_encoder_is_refused(saved, two_scales, module, settings, message):
-    encoder = Encoder.from_module(two_scales(**module), "two_scales", **{"image_size": 64} | settings)
-    with pytest.raises(PradotError, match=message):
-        Pradot.load(saved, encoder=encoder)
-
-
-def test_an_encoder_of_more_scales_will_do(two_scales, tiny_encoder, tmp_path, draw):
-    narrow = Encoder.from_module(two_scales(), "two_scales", scales=(3,), image_size=64)
-    detector = Pradot(narrow, branches=[(3, 0.3)], **QUICK).fit(draw(5, 0))
-    detector.save(tmp_path)
-    loaded = Pradot.load(tmp_path, encoder=tiny_encoder)
-    assert np.array_equal(loaded.anomaly_maps(draw(2, 1), 32), detector.anomaly_maps(draw(2, 1), 32))
-
-
-def test_a_module_of_ones_own_has_to_be_given(saved, tmp_path, draw):
-    with pytest.raises(PradotError, match=r"two_scales.*made by the caller.*--encoder"):
-        Pradot.load(saved)
-    source = "import torch\ndef build():\n    torch.manual_seed(0)\n    return torch.nn.Conv2d(3, 5, 16, stride=16)\n"
-    (tmp_path / "mynet.py").write_text(source)
-    encoder = Encoder(f"{tmp_path / 'mynet.py'}:build", scales=(3,), image_size=64)
-    Pradot(encoder, branches=[(3, 0.0)], **QUICK).fit(draw(4, 0)).save(tmp_path / "other")
-    with pytest.raises(PradotError, match=r"mynet\.py:build"):
-        Pradot.load(tmp_path / "other")
-    Pradot.load(tmp_path / "other", encoder=encoder)
-
-
-@pytest.mark.filterwarnings("ignore:.*on record")
-def test_a_local_file_of_weights_has_to_be_given(tmp_path, draw):
-    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "mine.pth")
-    encoder = Encoder("test_resnet", weights=tmp_path / "mine.pth", scales=(3,), image_size=64)
-    detector = Pradot(encoder, branches=[(3, 0.0)], **QUICK).fit(draw(4, 0))
-    detector.save(tmp_path / "model")
-    with pytest.raises(PradotError, match=r"test_resnet\+mine \(file mine\.pth.*--weights"):
-        Pradot.load(tmp_path / "model")
-    loaded = Pradot.load(tmp_path / "model", encoder=encoder)
-    assert np.array_equal(loaded.anomaly_maps(draw(2, 1), 32), detector.anomaly_maps(draw(2, 1), 32))
-
-
-def test_saving_over_a_model_replaces_it(saved, tiny_encoder, draw):
-    other = Pradot(tiny_encoder, branches=[(3, 0.3)], **QUICK).fit(draw(5, 7))
-    other.save(saved)
-    loaded = Pradot.load(saved, encoder=tiny_encoder)
-    assert tuple(loaded.learners_) == (Branch(3, 0.3),)
-    assert np.array_equal(loaded.anomaly_maps(draw(2, 1), 32), other.anomaly_maps(draw(2, 1), 32))
-    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
-
-
-def test_validation_images_of_their_own_choose_the_epoch_and_all_others_train(tiny_encoder, draw):
-    images, others = draw(4, seed=0), draw(3, seed=1)
-    settings = {"branches": [(3, 0.3)], "n_prototypes": 1, "n_epochs": 2, "batch_size": 2, "n_iter": 5}
-    detector = Pradot(tiny_encoder, **settings).fit(images, validation=others)
-    assert detector.n_images_ == {"train": 4, "validation": 3} and detector.notes_ == []
-    learner = detector.learners_[Branch(3, 0.3)]
-    assert learner.n_steps_ == 2 * 2
-    other = Pradot(tiny_encoder, **settings).fit(images, validation=draw(3, seed=2)).learners_[Branch(3, 0.3)]
-    assert other.history_["loss"] == learner.history_["loss"]
-    assert other.history_["validation_loss"] != learner.history_["validation_loss"]

@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from pradot import images as images_module
+from pradot import loading
 from pradot.errors import PradotError
 from pradot.images import (
     IMAGE_SUFFIXES,
     find_images,
     image_shape,
-    load_batches,
     read_image,
     read_mask_file,
     resize_image,
 )
+from pradot.loading import load_batches
 
 
 def random_rgb(seed=0, shape=(13, 9, 3)):
@@ -257,7 +257,7 @@ def test_batches_hold_the_images_in_order(tmp_path, monkeypatch, n_threads, batc
 
 def test_two_batches_are_made_while_one_is_used_and_no_more(monkeypatch):
     started = []
-    monkeypatch.setattr(images_module, "read_image", lambda image: started.append(image) or np.zeros((4, 4, 3), np.float32))
+    monkeypatch.setattr(loading, "read_image", lambda image: started.append(image) or np.zeros((4, 4, 3), np.float32))
     batches = load_batches(range(100), 4, 5)
     assert not started  # nothing runs before the first is asked for
     for n_used in (1, 2, 3):

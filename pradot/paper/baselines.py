@@ -15,8 +15,8 @@ from sklearn.base import BaseEstimator
 from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection
 
+from pradot.branches import Branch
 from pradot.cost import grid_positions
-from pradot.detector import Branch
 from pradot.embedding import embed
 from pradot.errors import PradotError
 from pradot.maps import smoothed

@@ -10,7 +10,8 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from pradot.errors import PradotError
-from pradot.images import IMAGE_SUFFIXES, describe_folder, find_images, visible
+from pradot.folders import describe_folder, visible
+from pradot.images import IMAGE_SUFFIXES, find_images
 
 MVTEC_AD_LAYOUT = """
 Expected layout:

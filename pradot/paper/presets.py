@@ -6,7 +6,8 @@ A preset says everything that changes a result except data, encoder and seed. Wh
 
 from dataclasses import asdict, dataclass, replace
 
-from pradot.detector import PAPER_BRANCHES, Branch, Pradot
+from pradot.branches import PAPER_BRANCHES, Branch
+from pradot.detector import Pradot
 from pradot.errors import PradotError
 from pradot.paper.baselines import SIGMA, PaDiM, PatchCore
 

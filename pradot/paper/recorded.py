@@ -6,7 +6,7 @@ A record may come from anybody: it is data. No code that only a record names is 
 import os
 from collections import Counter
 
-from pradot.detector import Branch
+from pradot.branches import Branch
 from pradot.encoder import Encoder, make_encoder
 from pradot.errors import PradotError
 from pradot.paper.baselines import PaDiM, PatchCore

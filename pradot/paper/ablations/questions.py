@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from pradot.detector import Branch
+from pradot.branches import Branch
 from pradot.errors import PradotError
 from pradot.paper.presets import PRESETS, RIVALS, Preset, Rival
 from pradot.starts import STARTS
