@@ -15,9 +15,10 @@ from small_data import write_category, write_loco_category, write_visa
 
 from pradot import PradotError
 from pradot.cli import main
-from pradot.paper import archives, unpacking
-from pradot.paper.archives import SOURCES, Source, add, get
+from pradot.paper import archives, download, unpacking
+from pradot.paper.archives import add, get
 from pradot.paper.datasets import load_category
+from pradot.paper.sources import SOURCES, Source
 from pradot.paper.unpacking import unpack
 
 
@@ -59,7 +60,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(archives, "WAIT", 0)
+    monkeypatch.setattr(download, "WAIT", 0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server()
     yield server
@@ -115,7 +116,7 @@ def test_nothing_is_downloaded_before_the_licence_is_accepted(loco, server, caps
 
 def test_a_cut_download_goes_on_where_it_was(loco, server, monkeypatch):
     server.at_once = len(server.content) // 3 // 1000 * 1000 + 1000
-    monkeypatch.setattr(archives, "BLOCK", 1000)
+    monkeypatch.setattr(download, "BLOCK", 1000)
     get("mvtec_loco", loco, accept_licence=True)
     third = server.at_once
     assert server.requests == [None, f"bytes={third}-", f"bytes={2 * third}-"]
@@ -128,7 +129,7 @@ def test_so_does_another_call(loco, server):
     (loco / "loco.tar.xz.partial").write_bytes(whole[:100])
     with pytest.raises(PradotError, match=r"cannot download .*0\.0 MB are kept and the same command goes on(.|\n)*the page"):
         get("mvtec_loco", loco, accept_licence=True)
-    assert len(server.requests) == archives.N_TRIES and (loco / "loco.tar.xz.partial").read_bytes() == whole[:100]
+    assert len(server.requests) == download.N_TRIES and (loco / "loco.tar.xz.partial").read_bytes() == whole[:100]
     server.at_once = None
     get("mvtec_loco", loco, accept_licence=True)
     assert server.requests[-1] == "bytes=100-" and names_in(loco) == ["mvtec_loco"]

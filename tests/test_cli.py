@@ -12,11 +12,12 @@ from PIL import Image
 from small_data import write_category, write_encoder
 
 from pradot import Pradot
-from pradot.cli import _value, main
+from pradot.cli import main
 from pradot.encoder import default_encoder, make_encoder
 from pradot.images import find_images
 from pradot.paper import notebooks, runs
 from pradot.paper.committed import tidy
+from pradot.paper.parameters import parameter_value
 from pradot.paper.records import read_records
 from pradot.weights import OFFLINE_ENCODER
 
@@ -320,5 +321,5 @@ def test_auto_is_settled_once_for_all_notebooks(project, capsys, monkeypatch):
     ],
 )
 def test_parameter_values(text, value):
-    found = _value(text)
+    found = parameter_value(text)
     assert found == value and type(found) is type(value)

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from small_data import ENCODER, write_category
 from test_archives import Server, digest, pack, write_loco_category
 
-from pradot.paper.bench import LATE_AFTER, LATE_FIRST, LATE_TIMES, _Watch
+from pradot.paper.watch import LATE_AFTER, LATE_FIRST, LATE_TIMES, Watch
 from pradot.progress import progress_bar
 from pradot.sealed import read_metadata
 
@@ -540,9 +540,9 @@ def test_a_prediction_is_stopped_and_leaves_nothing_half(starter, place, undistu
 
 
 SOURCE = """
-from pradot.paper import archives
-archives.SOURCES["mvtec_loco"] = archives.Source("page", "licence", "page", {address!r}, {sha256!r}, {size})
-archives.BLOCK, archives.WAIT = 500, {wait}
+from pradot.paper import download, sources
+sources.SOURCES["mvtec_loco"] = sources.Source("page", "licence", "page", {address!r}, {sha256!r}, {size})
+download.BLOCK, download.WAIT = 500, {wait}
 """
 
 
@@ -608,7 +608,7 @@ def test_what_a_killed_unpacking_left_is_removed(starter, download, tmp_path):
 
 
 def test_a_run_that_is_late_is_named_once_and_again_when_it_is_twice_as_late():
-    with progress_bar(4, "bench", "run", show=False) as bar, _Watch(bar) as watch:
+    with progress_bar(4, "bench", "run", show=False) as bar, Watch(bar) as watch:
         watch.begin("a")
         start = watch.begun["a"]
         assert list(watch.late(start + LATE_FIRST - 1)) == []  # none has ended: who knows how long one takes
@@ -636,7 +636,7 @@ def test_a_run_that_is_late_is_named_once_and_again_when_it_is_twice_as_late():
 def test_a_stuck_worker_is_noticed(then, undisturbed, log, tmp_path):
     """The others go on; it may go on too, and Ctrl-C ends it."""
     work, expected, _ = undisturbed("bench --jobs 2")
-    soon = "import pradot.paper.bench as b; b.LATE_AFTER = 3; b.LATE_TIMES = 0; b.LATE_FIRST = 60"
+    soon = "import pradot.paper.watch as w; w.LATE_AFTER = 3; w.LATE_TIMES = 0; w.LATE_FIRST = 60"
     command = work.start(tmp_path, first=soon, env={"PRADOT_TEST_SLOW": "0.2"})
     worker = wait_for(lambda: len(log()) >= 5 and next((pid for pid in reversed(log()) if pid != command.pid), None))
     os.kill(worker, signal.SIGSTOP)

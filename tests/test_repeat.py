@@ -17,15 +17,16 @@ from small_data import write_category, write_encoder
 
 from pradot import Encoder, PradotError
 from pradot.cli import main
-from pradot.paper import datasets, presets, provenance
+from pradot.paper import catalogue, presets, provenance
 from pradot.paper import runs as runs_module
 from pradot.paper.bench import bench, list_jobs
+from pradot.paper.identity import recorded_settings
 from pradot.paper.presets import PRESETS, RIVALS
 from pradot.paper.provenance import code_sha256, outline, versions
 from pradot.paper.recorded import find_data, preset_of
 from pradot.paper.records import hash_record, read_record, read_records
 from pradot.paper.repeat import TOLERANCE, repeat
-from pradot.paper.runs import read_branch_maps, recorded_settings, run
+from pradot.paper.runs import read_branch_maps, run
 
 # The whole way through the program in a fraction of a second.
 SMALL = {"image_size": 64, "n_prototypes": 1, "n_iter": 5, "max_steps": 2, "batch_size": 2}
@@ -332,7 +333,7 @@ def test_data_are_found_where_they_were_or_where_a_run_would_look(copied, data, 
 def test_a_record_does_not_say_where_to_write(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     drawn = []
-    monkeypatch.setattr(datasets, "draw", lambda root: drawn.append(root) or root)
+    monkeypatch.setattr(catalogue, "draw", lambda root: drawn.append(root) or root)
     (tmp_path / "elsewhere").mkdir()
     record = {"dataset": "drawn", "category": "tray", "root": str(tmp_path / "elsewhere")}
     assert find_data(record, None, "record.json") == (tmp_path / "data" / "drawn", "tray")

@@ -10,11 +10,12 @@ from pradot import Encoder, Pradot, PradotError
 from pradot.detector import Branch
 from pradot.maps import upsample_and_average
 from pradot.metrics import auroc
-from pradot.paper import runs
+from pradot.paper import identity, runs
 from pradot.paper.evaluation import METRICS
+from pradot.paper.identity import ADDED, recorded_settings
 from pradot.paper.presets import PRESETS, QUIRKS, RIVALS, get_preset
 from pradot.paper.records import read_record, read_records, slug
-from pradot.paper.runs import ADDED, read_branch_maps, recorded_settings, run
+from pradot.paper.runs import read_branch_maps, run
 from pradot.paper.tables import as_rows, conditions
 
 PARTS = {"loading", "features", "fit", "scoring", "metrics"}
@@ -159,7 +160,7 @@ def test_a_model_that_was_cut_between_its_files_is_saved_again(data, encoder, pr
 )
 def test_folders_that_cannot_be_written_are_named_first(out, model, said, data, encoder, preset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "load_category", None)  # any work would fail
+    monkeypatch.setattr(identity, "load_category", None)  # any work would fail
     (tmp_path / "file").write_text("mine")
     with pytest.raises(PradotError, match=said):
         run("mvtec_ad", data, "bare", preset, encoder, out=out, model=model)

@@ -35,13 +35,14 @@ from PIL import Image
 from small_data import write_category, write_encoder, write_visa
 
 from pradot import Encoder, Pradot, PradotError
-from pradot.cli import _value, main
+from pradot.cli import main
 from pradot.encoder import default_encoder
 from pradot.names import file_cell, inert, shown
 from pradot.network import HUB_SWITCH, SWITCH, forbidden, is_this_machine, offline
-from pradot.paper import archives, notebooks, unpacking
+from pradot.paper import archives, download, notebooks, unpacking
 from pradot.paper.datasets import load_category
 from pradot.paper.own import write_predictions
+from pradot.paper.parameters import parameter_value
 from pradot.paper.records import read_record
 from pradot.paper.tables import as_rows, conditions, write_tables
 from pradot.paper.unpacking import unpack
@@ -80,7 +81,7 @@ ALLOWED = {
         "pradot/weights.py",
         "exec_module",
     ): "--encoder FILE.py:FUNCTION runs the file that the user names, never one that a file names",
-    ("pradot/cli.py", "yaml.load"): "with a loader that is a SafeLoader without aliases",
+    ("pradot/paper/parameters.py", "yaml.load"): "with a loader that is a SafeLoader without aliases",
     ("pradot/paper/unpacking.py", "extract without filter"): "of a zip file, whose members were looked at; it makes no links",
     ("tests/test_book.py", "exec_module"): "the book's build script, of this tree",
     ("tests/commands.py", "exec"): "commands that the tests themselves write",
@@ -402,7 +403,7 @@ def test_parameters_are_data_in_a_notebook_that_runs(here, monkeypatch, capsys):
     given = [word for name, text in zip(names[1:], NASTY, strict=True) for word in ("-p", name, text)]
     assert main(["notebooks", *given, "-p", "root", NASTY[-1], "--out", "out"]) == 0
     ran = nbformat.read(here / "out" / "00_a.ipynb", as_version=4)
-    assert json.loads(ran.cells[-1].outputs[0].text) == [str(here / NASTY[-1]), *map(_value, NASTY)]
+    assert json.loads(ran.cells[-1].outputs[0].text) == [str(here / NASTY[-1]), *map(parameter_value, NASTY)]
     assert not list(here.rglob("owned"))
     for name in ("a; import os", "root\nimport os", "__import__('os').system('touch owned')", "", "0"):
         assert main(["notebooks", "-p", name, "1"]) == 1
@@ -815,7 +816,7 @@ def test_no_data_are_downloaded_where_the_network_is_forbidden(here, connections
     assert "downloading http" in said and f"{SWITCH} forbids the network" in said and connections == []
     assert files_in(here) == []
     monkeypatch.setenv(SWITCH, "0")
-    monkeypatch.setattr(archives, "WAIT", 0)
+    monkeypatch.setattr(download, "WAIT", 0)
     assert main(get) == 1 and connections  # and would be, where it is not
 
 
