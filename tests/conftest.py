@@ -1,4 +1,4 @@
-"""What several test files share: an encoder of a few thousand weights, and drawn images."""
+"""What several test files share: an encoder of a few thousand weights, drawn images, commands in processes of their own."""
 
 import signal
 from dataclasses import replace
@@ -6,7 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from commands import Starter
 from hypothesis import settings
+from small_data import write_category
+from work import N_IMAGES, NAMES, SLOW, Undisturbed
 
 from pradot import Encoder
 from pradot.paper.presets import PRESETS
@@ -73,3 +76,51 @@ def few_prototypes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "fast", replace(PRESETS["fast"], n_prototypes=1))
         yield
+
+
+@pytest.fixture(scope="session")
+def starter():
+    """Starts commands in processes of their own."""
+    starter = Starter()
+    yield starter
+    starter.close()
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """A folder with data and an encoder."""
+    place = tmp_path_factory.mktemp("place")
+    for seed, name in enumerate(NAMES):
+        write_category(place / "data", name, seed=seed, **N_IMAGES)
+    (place / "slow.py").write_text(SLOW)
+    return place
+
+
+@pytest.fixture
+def log(place):
+    """The processes of the encoder's passes in this test."""
+    path = place / "slow.log"
+    path.unlink(missing_ok=True)
+    return lambda: [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+@pytest.fixture(scope="session")
+def undisturbed(starter, place, tmp_path_factory):
+    """What each kind of work leaves, see `work.Undisturbed`."""
+    return Undisturbed(starter, place, tmp_path_factory)
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's threads for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder, with features cached in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRADOT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
