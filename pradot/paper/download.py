@@ -22,7 +22,24 @@ BLOCK = 1 << 16  # bytes at a time; of the last one before a cut nothing is kept
 
 
 def download(dataset: str, source: Source, part: Path, progress: bool) -> None:
-    """Make `part` the whole and verified archive, from what an earlier call left of it."""
+    """Make a file the whole and verified archive of a data set.
+
+    Parameters
+    ----------
+    dataset : str
+        Its name, for the progress bar and for errors.
+    source : Source
+        Where it comes from.
+    part : Path
+        The file. What an earlier call left of it is kept, and so is what this one leaves if it is cut.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    PradotError
+        The network is forbidden, the download fails, or its checksum is not the known one (then the file is removed).
+    """
     pooch.get_logger().setLevel(logging.WARNING)
     try:
         with scratch(part) as folder:

@@ -8,7 +8,21 @@ from pradot.errors import PradotError
 
 
 def read_parameters(path):
-    """Names with values from a YAML file."""
+    """Names with values from a YAML file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict of str to value
+
+    Raises
+    ------
+    PradotError
+        It is no YAML file of names with values, or has aliases.
+    """
     try:
         loaded = _plain_yaml(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -35,7 +49,18 @@ def _plain_yaml(text):
 
 
 def parameter_value(text):
-    """A parameter's value: numbers, true, false, null, YAML in brackets, braces or quotes; all else is text as it stands."""
+    """A parameter's value: numbers, true, false, null, YAML in brackets, braces or quotes; all else is text as it stands.
+
+    Raises
+    ------
+    PradotError
+        What is in brackets, braces or quotes is no YAML, or has aliases.
+
+    Examples
+    --------
+    >>> parameter_value("1e-3"), parameter_value("[0, 0.3]"), parameter_value("01"), parameter_value("none")
+    (0.001, [0, 0.3], '01', None)
+    """
     constants = {"true": True, "false": False, "null": None, "none": None}
     if text.lower() in constants:
         return constants[text.lower()]
