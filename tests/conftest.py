@@ -1,4 +1,4 @@
-"""What several test files share: an encoder of a few thousand weights, drawn images, a fitted detector, folders, no way to the hub."""
+"""What several test files share: encoders, drawn images, a fitted detector, folders, commands in processes, no way to the hub."""
 
 import signal
 from dataclasses import replace
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from commands import Starter
 from hypothesis import settings
 from small_data import QUICK_FIT, write_category
 from small_problems import feature_maps
+from work import N_IMAGES, NAMES, SLOW, Undisturbed
 
 from pradot import Encoder, Pradot
 from pradot.network import HUB_SWITCH, SWITCH
@@ -97,6 +99,46 @@ def few_prototypes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "fast", replace(PRESETS["fast"], n_prototypes=1))
         yield
+
+
+@pytest.fixture(scope="session")
+def starter():
+    """Starts commands in processes of their own."""
+    starter = Starter()
+    yield starter
+    starter.close()
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """A folder with data and an encoder."""
+    place = tmp_path_factory.mktemp("place")
+    for seed, name in enumerate(NAMES):
+        write_category(place / "data", name, seed=seed, **N_IMAGES)
+    (place / "slow.py").write_text(SLOW)
+    return place
+
+
+@pytest.fixture
+def log(place):
+    """The processes of the encoder's passes in this test."""
+    path = place / "slow.log"
+    path.unlink(missing_ok=True)
+    return lambda: [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+@pytest.fixture(scope="session")
+def undisturbed(starter, place, tmp_path_factory):
+    """What each kind of work leaves, see `work.Undisturbed`."""
+    return Undisturbed(starter, place, tmp_path_factory)
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's threads for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

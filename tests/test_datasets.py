@@ -286,7 +286,7 @@ def test_an_unknown_data_set_lists_those_known(tmp_path, call):
 
 def test_the_drawn_set_is_drawn_once_beside_whatever_is_there(tmp_path, monkeypatch):
     small = partial(drawn.draw, n_train=2, n_good=1, n_per_defect=1, size=64)
-    monkeypatch.setattr("pradot.paper.datasets.draw", small)
+    monkeypatch.setattr("pradot.paper.catalogue.draw", small)
     make_category(tmp_path / "bottle")
     assert list_categories("drawn", tmp_path) == ["tray"]
     first = (tmp_path / "tray" / "train" / "good" / "000.png").stat().st_mtime_ns

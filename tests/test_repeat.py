@@ -1,11 +1,7 @@
-"""Same input, same numbers; a run record is enough to repeat its run, and a repeat tells what is not the same."""
+"""A run record is enough to repeat its run, and a repeat tells what is not the same."""
 
-import ast
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,25 +10,19 @@ import timm
 import torch
 from PIL import Image
 from small_data import write_category, write_encoder
+from small_runs import EXPERIMENTS, FAST, change, contents, numbers, write_record
 
 from pradot import Encoder, PradotError
 from pradot.cli import main
-from pradot.paper import datasets, presets, provenance
-from pradot.paper import runs as runs_module
-from pradot.paper.bench import bench, list_jobs
-from pradot.paper.presets import PRESETS, RIVALS
-from pradot.paper.provenance import code_sha256, outline, versions
+from pradot.paper import catalogue
+from pradot.paper.identity import recorded_settings
+from pradot.paper.presets import PRESETS
+from pradot.paper.provenance import versions
 from pradot.paper.recorded import find_data, preset_of
-from pradot.paper.records import hash_record, read_record, read_records
-from pradot.paper.repeat import TOLERANCE, repeat
-from pradot.paper.runs import read_branch_maps, recorded_settings, run
+from pradot.paper.records import read_record
+from pradot.paper.repeat import repeat
+from pradot.paper.runs import run
 
-# The whole way through the program in a fraction of a second.
-SMALL = {"image_size": 64, "n_prototypes": 1, "n_iter": 5, "max_steps": 2, "batch_size": 2}
-EXPERIMENTS = {name: replace(preset, **SMALL) for name, preset in PRESETS.items()}
-EXPERIMENTS |= {name: replace(rival, image_size=64) for name, rival in RIVALS.items()}
-FAST = EXPERIMENTS["fast"]
-OF_TIME = ("seconds", "created", "peak_memory_gb", "sha256")  # the last is over all others
 YOUNG = ("code_sha256", "machine", "root", "files")  # what records did not have at first
 
 
@@ -65,120 +55,6 @@ def copied(finished, tmp_path):
     """A copy of it that a test may change, with its patch scores."""
     shutil.copytree(finished.parent, tmp_path / "copied")
     return tmp_path / "copied" / finished.name
-
-
-def change(path, **changes):
-    record = json.loads(path.read_text())
-    for name, value in changes.items():
-        if value is None:
-            del record[name]
-        else:
-            record[name] = record[name] | value if isinstance(value, dict) else value
-    write_record(path, record)
-    return record
-
-
-def write_record(path, record):
-    """As a run writes it, with its checksum."""
-    path.write_text(json.dumps(record | {"sha256": hash_record(record)}))
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def numbers(path):
-    """All that a run leaves, but for times."""
-    record = {name: value for name, value in read_record(path).items() if name not in OF_TIME}
-    return record, path.with_suffix(".safetensors").read_bytes()
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-# ------------------------------------------------------------------------------------------------ same input, same numbers
-
-
-@pytest.mark.parametrize("name", ["paper", "fast", "best", "patchcore-10-position", "padim"])
-def test_one_seed_gives_the_same_bytes(name, data, encoder, tmp_path):
-    made = []
-    for folder in (tmp_path / "a", tmp_path / "b"):
-        model = None if name in RIVALS else folder / "model"
-        _, path, _ = run("mvtec_ad", data, "part", EXPERIMENTS[name], encoder, out=folder / "runs", model=model)
-        made.append((numbers(path), contents(folder / "model")))
-    assert made[0] == made[1] and len(made[0][1]) == (0 if name in RIVALS else 2)
-
-
-@pytest.mark.parametrize("name", ["paper", "fast", "best", "patchcore-10", "padim"])
-def test_threads_change_metrics_within_the_tolerance(name, data, spec, threads, tmp_path):
-    records, maps = [], []
-    for n in (1, 2):
-        threads(n)
-        record, path, _ = run("mvtec_ad", data, "part", EXPERIMENTS[name], Encoder(spec, image_size=64), out=tmp_path / str(n))
-        assert record["machine"]["threads"] == n
-        records.append(record)
-        maps.append(read_branch_maps(path))
-    for metric, value in records[0]["metrics"].items():
-        assert records[1]["metrics"][metric] == pytest.approx(value, abs=TOLERANCE)
-    for branch in maps[0]:
-        torch.testing.assert_close(maps[1][branch], maps[0][branch], atol=1e-4, rtol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["paper", "fast", "best"])
-def test_scores_do_not_depend_on_the_images_scored_beside(name, encoder, draw):
-    detector = EXPERIMENTS[name].detector(encoder).fit(draw(8, 0))
-    together = detector.branch_maps(draw(5, 1))
-    by_one = [detector.branch_maps([image]) for image in draw(5, 1)]
-    in_pairs = detector.branch_maps_of_features(encoder.features(draw(5, 1), batch_size=2))
-    for branch, maps in together.items():
-        torch.testing.assert_close(torch.cat([one[branch] for one in by_one]), maps, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(in_pairs[branch], maps, atol=1e-5, rtol=1e-5)
-
-
-def test_the_order_in_which_a_folder_lists_its_files_does_not_matter(data, encoder, finished, tmp_path, monkeypatch):
-    listed = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda self: reversed(sorted(listed(self))))
-    _, path, _ = run("mvtec_ad", data, "part", FAST, encoder, out=tmp_path / "runs", model=tmp_path / "model")
-    assert numbers(path) == numbers(finished)
-
-
-def test_cached_features_and_prototypes_are_those_that_are_computed(data, encoder, finished, tmp_path):
-    for out in ("computed", "cached"):
-        _, path, _ = run("mvtec_ad", data, "part", FAST, encoder, out=tmp_path / out, cache=tmp_path / "cache")
-        (record, maps), (expected, expected_maps) = numbers(path), numbers(finished)
-        assert maps == expected_maps
-        for name in ("metrics", "by_defect", "images", "branches"):
-            assert record[name] == expected[name]
-    assert "learned before" in record["notes"][-1]
-
-
-IN_ANOTHER_PROCESS = """
-import sys
-sys.path.insert(0, {tests!r})
-from test_repeat import FAST, Encoder, run, torch
-torch.set_num_threads(1)
-run("mvtec_ad", {data!r}, "part", FAST, Encoder({spec!r}, image_size=64), out={out!r})
-"""
-
-
-@pytest.mark.slow
-def test_a_process_with_another_seed_of_hashes_finds_the_same_numbers(data, spec, finished, tmp_path):
-    """Sets are in another order there. That several jobs at once find the same numbers is in test_bench.py."""
-    settings = {"tests": str(Path(__file__).parent), "data": str(data), "spec": spec, "out": str(tmp_path / "runs")}
-    (tmp_path / "run.py").write_text(IN_ANOTHER_PROCESS.format(**settings))
-    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    subprocess.run([sys.executable, tmp_path / "run.py"], check=True, env=os.environ | {"PYTHONHASHSEED": seed})
-    record, maps = numbers(tmp_path / "runs" / finished.relative_to(finished.parents[2]))
-    expected, expected_maps = numbers(finished)
-    assert maps == expected_maps
-    assert {**record, "model_sha256": None} == {**expected, "model_sha256": None}
-
-
-# ------------------------------------------------------------------------------------------------ repeat
 
 
 def test_a_fresh_record_is_repeated_and_equal(finished, spec, tmp_path, capsys, monkeypatch):
@@ -332,7 +208,7 @@ def test_data_are_found_where_they_were_or_where_a_run_would_look(copied, data, 
 def test_a_record_does_not_say_where_to_write(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     drawn = []
-    monkeypatch.setattr(datasets, "draw", lambda root: drawn.append(root) or root)
+    monkeypatch.setattr(catalogue, "draw", lambda root: drawn.append(root) or root)
     (tmp_path / "elsewhere").mkdir()
     record = {"dataset": "drawn", "category": "tray", "root": str(tmp_path / "elsewhere")}
     assert find_data(record, None, "record.json") == (tmp_path / "data" / "drawn", "tray")
@@ -402,99 +278,6 @@ def test_a_record_that_lacks_a_setting_is_refused(copied, spec, capsys):
     copied.write_text(copied.read_text()[:300])
     assert "not a whole run record" in refused([copied, "--encoder", spec], capsys)
     assert "nowhere.json" in refused(["nowhere.json"], capsys)
-
-
-# ------------------------------------------------------------------------------------------------ code
-
-
-def test_comments_docstrings_and_layout_are_not_code():
-    def said(text):
-        return outline(ast.parse(text))
-
-    plain = said("def f(x):\n    return [x + 1]\n")
-    assert said('"""Of a file."""\n\ndef f(\n    x,\n):\n    """Of a function."""\n    return [x + 1,]  # why\n') == plain
-    assert len({plain, said("def f(x):\n    return [x + 2]\n"), said("def f(x):\n    return [x - 1]\n")}) == 3
-    assert said("x = 1") != said("x = '1'") and said("x = 1") != said("x = 1.0") and said("f(a=1)") != said("f(b=1)")
-
-
-def test_the_code_of_a_run_is_all_that_it_imports():
-    imported = {path.relative_to(provenance.PACKAGE).as_posix() for path in provenance._imported(Path(runs_module.__file__))}
-    numbers = {
-        "cost.py",
-        "transport.py",
-        "streaming.py",
-        "prototypes.py",
-        "detector.py",
-        "metrics.py",
-        "counts.py",
-        "encoder.py",
-        "weights.py",
-    }
-    assert numbers | {"paper/runs.py", "paper/baselines.py", "paper/masks.py", "paper/evaluation.py"} <= imported
-    assert imported.isdisjoint({"cli.py", "paper/bench.py"})
-    assert not [name for name in imported if name.startswith(("paper/tables", "paper/figures"))]
-    assert set(provenance._NO_NUMBERS) <= imported
-
-
-@pytest.mark.parametrize(("line", "changes"), [("SETTING = 1", True), ("# a comment", False)])
-def test_a_changed_line_of_code_is_other_code(line, changes, monkeypatch, tmp_path):
-    shutil.copytree(provenance.PACKAGE, tmp_path / "pradot", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "pradot" / "metrics.py").open("a") as file:
-        file.write(f"\n{line}\n")
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "pradot")
-    assert (code_sha256.__wrapped__() != code_sha256()) == changes
-
-
-def test_a_run_of_other_code_is_kept_until_it_is_asked_for(copied, data, spec, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PRADOT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(presets.PRESETS, "fast", FAST)
-    command = ["run", "--dataset", "mvtec_ad", "--root", str(data), "--preset", "fast", "--encoder", spec, "--device", "cpu"]
-    assert main(command) == 0
-    assert "note: that run" not in capsys.readouterr().out
-    (path,) = read_records("runs")
-    for code, said in {"ab": "of other code (pradot 0.1.0", None: "of code that it does not tell (pradot 0.1.0"}.items():
-        change(path, code_sha256=code, metrics={"image_auroc": 0.123})
-        assert main(command) == 0
-        assert f"note: that run was {said}" in capsys.readouterr().out
-        assert read_record(path)["metrics"]["image_auroc"] == 0.123
-        assert main([*command, "--again"]) == 0
-        assert "finished before" not in capsys.readouterr().out
-        assert read_record(path)["metrics"]["image_auroc"] != 0.123
-        assert main([*command, "--again"]) == 0
-        assert "finished before" in capsys.readouterr().out  # of today's code: a stopped --again goes on where it was
-
-
-def test_a_bench_tells_of_other_code_once(data, spec, tmp_path, capsys):
-    jobs = list_jobs("mvtec_ad", data, presets=[FAST], n_seeds=3, encoder=spec, device="cpu")
-    paths = [outcome.path for outcome in bench(jobs, tmp_path)]
-    for path in paths[:2]:
-        change(path, code_sha256="ab")
-    assert not any(outcome.is_new for outcome in bench(jobs, tmp_path, progress=True))
-    assert "note: 2 of the 3 runs finished before are of other code (pradot 0.1.0" in capsys.readouterr().out
-    assert [outcome.is_new for outcome in bench(jobs, tmp_path, again=True)] == [True, True, False]
-
-
-def test_the_commit_is_that_of_a_clone_alone(tmp_path, monkeypatch):
-    def git(*arguments):
-        who = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
-        subprocess.run(["git", *who, "-C", str(tmp_path), *arguments], check=True, capture_output=True)
-
-    for place in ("pradot", "env/pradot"):
-        (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "cost.py").write_text("a = 1\n")
-    git("init")
-    git("add", "pradot")
-    git("commit", "-m", "first")
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "pradot")
-    commit = versions()["commit"]
-    assert len(commit) >= 7 and not commit.endswith("-dirty")
-    (tmp_path / "notes").write_text("of another folder")
-    assert versions()["commit"] == commit
-    (tmp_path / "pradot" / "cost.py").write_text("a = 2\n")
-    assert versions()["commit"] == f"{commit}-dirty"
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "env" / "pradot")  # installed in somebody's project
-    assert "commit" not in versions()
 
 
 def test_recorded_settings_are_taken_over_whatever_the_defaults_are(copied):

@@ -1,3 +1,5 @@
+"""Runs and their records."""
+
 import json
 from dataclasses import replace
 
@@ -10,11 +12,12 @@ from pradot import Encoder, Pradot, PradotError
 from pradot.detector import Branch
 from pradot.maps import upsample_and_average
 from pradot.metrics import auroc
-from pradot.paper import runs
+from pradot.paper import identity, runs
 from pradot.paper.evaluation import METRICS
+from pradot.paper.identity import ADDED, recorded_settings
 from pradot.paper.presets import PRESETS, QUIRKS, RIVALS, get_preset
 from pradot.paper.records import read_record, read_records, slug
-from pradot.paper.runs import ADDED, read_branch_maps, recorded_settings, run
+from pradot.paper.runs import read_branch_maps, run
 from pradot.paper.tables import as_rows, conditions
 
 PARTS = {"loading", "features", "fit", "scoring", "metrics"}
@@ -159,7 +162,7 @@ def test_a_model_that_was_cut_between_its_files_is_saved_again(data, encoder, pr
 )
 def test_folders_that_cannot_be_written_are_named_first(out, model, said, data, encoder, preset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "load_category", None)  # any work would fail
+    monkeypatch.setattr(identity, "load_category", None)  # any work would fail
     (tmp_path / "file").write_text("mine")
     with pytest.raises(PradotError, match=said):
         run("mvtec_ad", data, "bare", preset, encoder, out=out, model=model)
@@ -220,45 +223,6 @@ def test_failed_run_leaves_nothing(data, encoder, preset, tmp_path, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_paper_preset_is_the_papers():
-    paper = PRESETS["paper"]
-    assert paper.branches == ((2, 0.0), (2, 0.3), (3, 0.0), (3, 0.3))
-    settings = (paper.n_prototypes, paper.reg, paper.n_iter, paper.ema, paper.n_epochs, paper.batch_size)
-    assert settings == (16, 0.01, 100, 0.95, 50, 64)
-    assert (paper.scoring, paper.evaluation_size, paper.image_size, paper.max_steps) == ("image", 224, 224, None)
-    assert paper.label == "paper" and get_preset("paper", max_steps=60).label == "paper, shortened"
-    with pytest.raises(PradotError, match="unknown preset"):
-        get_preset("papier")
-
-
-def test_sound_preset_differs_from_the_papers_in_scale_and_size_alone():
-    paper, sound = PRESETS["paper"], PRESETS["sound"]
-    assert (sound.scoring, sound.evaluation_size, sound.label) == ("training", None, "sound")
-    same = {"name": "paper", "summary": paper.summary, "scoring": "image", "evaluation_size": 224}
-    assert replace(sound, **same) == paper
-
-
-def test_quirks_are_named_where_they_are():
-    assert PRESETS["paper"].quirks == list(QUIRKS)
-    assert set(QUIRKS) - set(PRESETS["sound"].quirks) == {"scale of the image", "evaluated at 224"}
-    assert PRESETS["fast"].quirks == ["dropped batches"]
-
-
-def test_a_variant_is_never_taken_for_the_preset_and_no_steps_are_not_few_steps():
-    fast = PRESETS["fast"]
-    assert replace(fast, variant="alpha 0.5").label == "fast, alpha 0.5"
-    assert replace(fast, variant="alpha 0.5", max_steps=2).label == "fast, alpha 0.5, shortened"
-    assert replace(fast, variant="k-means", max_steps=0).label == "fast, k-means"
-    assert "variant" not in fast.detector_settings
-
-
-def test_encoders_are_made_with_the_scales_that_presets_share():
-    fast = PRESETS["fast"]
-    scales = {(2,): {2, 3}, (1, 3): {1, 2, 3}, (7, 11): {7, 11}}
-    for own, made in scales.items():
-        assert replace(fast, branches=tuple(Branch(scale, 0.0) for scale in own)).encoder_scales == made
 
 
 def test_a_set_smaller_than_a_batch_is_told_in_the_record(data, encoder, tmp_path):

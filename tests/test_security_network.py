@@ -14,7 +14,7 @@ from pradot import Encoder
 from pradot.cli import main
 from pradot.encoder import default_encoder
 from pradot.network import HUB_SWITCH, SWITCH, forbidden, is_this_machine, offline
-from pradot.paper import archives
+from pradot.paper import archives, download
 from pradot.weights import weights_available
 
 pytestmark = pytest.mark.usefixtures("few_prototypes", "no_switch")
@@ -102,7 +102,7 @@ def test_no_data_are_downloaded_where_the_network_is_forbidden(here, connections
     assert "downloading http" in said and f"{SWITCH} forbids the network" in said and connections == []
     assert files_in(here) == []
     monkeypatch.setenv(SWITCH, "0")
-    monkeypatch.setattr(archives, "WAIT", 0)
+    monkeypatch.setattr(download, "WAIT", 0)
     assert main(get) == 1 and connections  # and would be, where it is not
 
 

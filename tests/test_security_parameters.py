@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from papermill.translators import PythonTranslator
 
-from pradot.cli import _value, main
+from pradot.cli import main
 from pradot.paper import notebooks
+from pradot.paper.parameters import parameter_value
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("no_switch")
@@ -54,7 +55,7 @@ def test_parameters_are_data_in_a_notebook_that_runs(here, monkeypatch, capsys):
     given = [word for name, text in zip(names[1:], NASTY, strict=True) for word in ("-p", name, text)]
     assert main(["notebooks", *given, "-p", "root", NASTY[-1], "--out", "out"]) == 0
     ran = nbformat.read(here / "out" / "00_a.ipynb", as_version=4)
-    assert json.loads(ran.cells[-1].outputs[0].text) == [str(here / NASTY[-1]), *map(_value, NASTY)]
+    assert json.loads(ran.cells[-1].outputs[0].text) == [str(here / NASTY[-1]), *map(parameter_value, NASTY)]
     assert not list(here.rglob("owned"))
     for name in ("a; import os", "root\nimport os", "__import__('os').system('touch owned')", "", "0"):
         assert main(["notebooks", "-p", name, "1"]) == 1

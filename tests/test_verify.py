@@ -9,8 +9,8 @@ from pradot import PradotError
 from pradot.cli import main
 from pradot.paper.datasets import DATASETS, MVTEC_AD_COUNTS
 from pradot.paper.evaluation import LOCO_METRICS, METRICS
+from pradot.paper.identity import recorded_settings
 from pradot.paper.presets import PRESETS
-from pradot.paper.runs import recorded_settings
 from pradot.paper.tables import CATEGORIES, published_table
 from pradot.paper.verify import SHAPES, departures, tolerances, verify
 

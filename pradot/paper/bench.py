@@ -11,7 +11,6 @@ import signal
 import threading
 import time
 import traceback
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,40 +19,19 @@ import torch
 import tqdm
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from pradot.encoder import default_encoder, make_encoder
+from pradot.encoder import make_encoder
 from pradot.errors import PradotError, is_out_of_memory
 from pradot.names import shown
 from pradot.network import check_allowed, is_this_machine
-from pradot.paper.datasets import list_categories
-from pradot.paper.presets import Preset
+from pradot.paper.identity import identify
+from pradot.paper.jobs import Job, list_ablation_jobs, list_jobs
 from pradot.paper.provenance import other_code
 from pradot.paper.records import summary
-from pradot.paper.runs import find_record, identify, run
+from pradot.paper.runs import find_record, run
+from pradot.paper.watch import Watch
 from pradot.progress import progress_bar
-from pradot.weights import PAPER_ENCODER
 
-LATE_AFTER, LATE_TIMES = 600, 5
-"""A run is said to be late after so many seconds, and so many times the longest run so far."""
-LATE_FIRST = 3600
-"""Seconds until a run is said to be late when none has ended yet."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: everything that a process on another machine needs to make it."""
-
-    dataset: str
-    root: str  # absolute, as seen from every machine
-    category: str
-    preset: Preset
-    seed: int
-    encoder: str  # as for `pradot.encoder.make_encoder`, but not "auto", which may be another one elsewhere
-    weights: str | None = None  # absolute
-    device: str = "auto"  # settled by the process that does the job
-    note: str | None = None  # why the encoder is not the one asked for
-
-    def __str__(self):
-        return f"{self.dataset} {self.category}, {self.preset.label}, {self.encoder.rpartition('/')[2]}, seed {self.seed}"
+__all__ = ["Job", "Outcome", "bench", "list_ablation_jobs", "list_jobs"]
 
 
 class Outcome(NamedTuple):
@@ -63,71 +41,6 @@ class Outcome(NamedTuple):
     path: Path | None  # of its record; None: it failed
     is_new: bool  # False: finished before
     error: str | None  # one line
-
-
-def list_jobs(dataset, root, *, presets, categories=None, n_seeds=1, encoder="auto", weights=None, device="auto"):
-    """Every preset with every seed on every category, in this order: neighbours work on different categories.
-
-    Parameters
-    ----------
-    dataset, root : str
-        See `pradot.paper.datasets.load_category`.
-    presets : sequence of Preset
-    categories : sequence of str, optional
-        All that are found by default.
-    n_seeds : int
-        Seeds are 0 to ``n_seeds - 1``.
-    encoder, weights, device : str
-        See `pradot.encoder.make_encoder`.
-
-    Returns
-    -------
-    list of Job
-
-    Raises
-    ------
-    PradotError
-        No data set or category of a name.
-    """
-    found = list_categories(dataset, root)
-    unknown = [name for name in categories or () if name not in found]
-    if unknown:
-        raise PradotError(f"no category {', '.join(unknown)} of {dataset} in {root}; found there: {', '.join(found)}")
-    encoder, note = _settled(encoder, weights)
-    common = {"weights": None if weights is None else os.path.abspath(weights), "device": device, "note": note}
-    return [
-        Job(dataset, os.path.abspath(root), category, preset, seed, encoder, **common)
-        for preset in presets
-        for seed in range(n_seeds)
-        for category in categories or found
-    ]
-
-
-def list_ablation_jobs(ablation, dataset, root, *, encoder="auto", weights=None, **settings):
-    """The jobs of each row of an ablation.
-
-    Parameters
-    ----------
-    ablation : Ablation
-        See `pradot.paper.ablations.get_ablation`.
-    encoder, weights : str
-        For the rows that have no encoder of their own, and for one of the same architecture if there are `weights`.
-    dataset, root, **settings
-        As for `list_jobs`.
-
-    Returns
-    -------
-    dict of Row to list of Job
-    """
-    shared, note = _settled(encoder, weights)
-    jobs = {}
-    for row in ablation.rows:
-        takes_shared = row.encoder is None or (weights is not None and _architecture(row.encoder) == _architecture(shared))
-        own = {"encoder": shared, "weights": weights} if takes_shared else {"encoder": row.encoder}
-        jobs[row] = list_jobs(dataset, root, presets=[row.preset], **own, **settings)
-        if note and takes_shared:
-            jobs[row] = [replace(job, note=note) for job in jobs[row]]
-    return jobs
 
 
 def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, again=False, progress=False):
@@ -150,7 +63,7 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, again=False
         Also do the finished ones that other code than today's made, see `pradot.paper.runs.run`.
     progress : bool
         Show a progress bar with the time left, a line for each job that ends, and one for a job that has not ended for long
-        (see `LATE_AFTER`; on this machine alone): it goes on, for who knows whether it is stuck.
+        (see `pradot.paper.watch`; on this machine alone): it goes on, for who knows whether it is stuck.
 
     Returns
     -------
@@ -178,7 +91,7 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, again=False
         _tell_of_other_code([outcome.path for outcome in outcomes.values() if outcome.path])
     if waiting:
         do = functools.partial(_do, out=out, cache=cache, again=again)
-        with progress_bar(len(waiting), "bench", "run", progress) as bar, _Watch(bar) as watch:
+        with progress_bar(len(waiting), "bench", "run", progress) as bar, Watch(bar) as watch:
             if scheduler:
                 made = _on_cluster(do, waiting, scheduler)
             else:
@@ -191,67 +104,6 @@ def bench(jobs, out="runs", *, n_jobs=1, scheduler=None, cache=None, again=False
                     tqdm.tqdm.write(shown(f"{outcome.job}: {said}"))
                 bar.update()
     return [outcomes[job] for job in jobs]
-
-
-class _Watch:
-    """Tells while jobs are done, in a thread, that they go on or not: the bar's time goes on, and who is late is named."""
-
-    def __init__(self, bar):
-        self.bar = bar
-        self.bar.smoothing = 0  # the time left is that of the average run: with many at once, they end in bursts
-        self.begun, self.told, self.longest = {}, {}, None
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.watch, daemon=True)
-
-    def __enter__(self):
-        if not self.bar.disable:
-            self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        if self.thread.is_alive():
-            self.thread.join()
-
-    def begin(self, job):
-        self.begun[job] = time.monotonic()
-
-    def end(self, job):
-        if job in self.begun:
-            self.longest = max(self.longest or 0, time.monotonic() - self.begun.pop(job))
-
-    def watch(self):
-        while not self.over.wait(2):
-            for line in self.late(time.monotonic()):
-                tqdm.tqdm.write(line)
-            if self.bar.fp.isatty():
-                self.bar.refresh()
-
-    def late(self, now):
-        """A line for each job that is late, and another one each time that it has taken twice as long."""
-        limit = LATE_FIRST if self.longest is None else max(LATE_AFTER, LATE_TIMES * self.longest)
-        for job, start in list(self.begun.items()):
-            if now - start > max(limit, 2 * self.told.get(job, 0)):
-                self.told[job] = now - start
-                so_far = "none has ended so far" if self.longest is None else f"the longest so far took {self.longest:.0f} s"
-                yield (
-                    f"note: {job}: not ended after {now - start:.0f} s, {so_far}. It goes on; if its process is stuck, stop "
-                    "with Ctrl-C and start again: what is finished stays"
-                )
-
-
-def _architecture(encoder):
-    return encoder.partition("+")[0].partition(".")[0]
-
-
-def _settled(encoder, weights):
-    """An encoder's name that means the same on every machine, and why it is not the one asked for."""
-    if encoder == "auto":
-        return default_encoder() if weights is None else (PAPER_ENCODER, None)
-    if ":" in encoder:
-        file, _, function = encoder.rpartition(":")
-        return f"{os.path.abspath(file)}:{function}", None
-    return encoder, None
 
 
 @functools.lru_cache(maxsize=4)

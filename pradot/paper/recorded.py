@@ -11,10 +11,10 @@ from pradot.encoder import Encoder, make_encoder
 from pradot.errors import PradotError
 from pradot.paper.baselines import PaDiM, PatchCore
 from pradot.paper.datasets import DATASETS, data_folder, find_categories, find_root
+from pradot.paper.identity import ADDED, recorded_settings
 from pradot.paper.presets import PRESETS, RIVALS, Preset, Rival
 from pradot.paper.provenance import FILE_DIGITS, file_hashes, made_by
 from pradot.paper.records import read_record
-from pradot.paper.runs import ADDED, recorded_settings
 
 _KINDS = {
     **{"dataset": str, "category": str, "preset": str, "label": str, "settings": dict, "evaluation_size": int | None},
@@ -146,7 +146,7 @@ def check_data(record, sha256, data, path):
     ----------
     record : dict
     sha256 : str
-        Of the data that are there, see `pradot.paper.runs.identify`.
+        Of the data that are there, see `pradot.paper.identity.identify`.
     data : pradot.paper.datasets.Category
     path : str or Path
         The record's.

@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 
 from pradot.errors import PradotError
+from pradot.paper.identity import identify
 from pradot.paper.provenance import conditions, differences, threads_of
 from pradot.paper.recorded import all_metrics, check_data, encoder_of, find_data, preset_of, repeatable_record
-from pradot.paper.runs import identify, run
+from pradot.paper.runs import run
 
 TOLERANCE = 0.001
 """How far a metric in [0, 1] may be from the recorded one where versions, processor, threads or device are others.

@@ -4,7 +4,6 @@ A record is a JSON file; the patch scores of its test images lie beside it in a 
 """
 
 import datetime
-import hashlib
 import json
 import os
 from collections import Counter
@@ -15,16 +14,14 @@ from pradot.errors import PradotError
 from pradot.files import alone, check_folder, replacing
 from pradot.images import image_shape
 from pradot.memory import peak_memory_gb, reset_peak_memory
-from pradot.paper.datasets import find_root, load_category
+from pradot.paper.datasets import find_root
 from pradot.paper.evaluation import METRICS, check_test, evaluate, maps_and_scores
+from pradot.paper.identity import identify
 from pradot.paper.presets import Rival
 from pradot.paper.provenance import FILE_DIGITS, conditions, file_hashes, hash_file, other_code
-from pradot.paper.records import RECORD_FORMAT, hash_record, read_record, slug
+from pradot.paper.records import RECORD_FORMAT, hash_record, read_record
 from pradot.sealed import load_sealed, read_metadata, save_sealed
 from pradot.stopwatch import Stopwatch
-
-ADDED = {"embedding": "scale", "spread_power": 0.0, "smoothing": 0.0, "top_part": 0.0, "storage": "float32"}
-"""Settings that records did not have at first, and what they were then."""
 
 
 def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=None, cache=None, again=False, progress=False):
@@ -85,69 +82,6 @@ def run(dataset, root, category, preset, encoder, *, seed=0, out="runs", model=N
         if record is not None:
             return record, path, False
         return _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cache, progress, seconds), path, True
-
-
-def identify(dataset, root, category, preset, encoder, *, seed=0, out="runs", progress=False):
-    """What makes a run the run it is, without running it; parameters as for `run`.
-
-    Returns
-    -------
-    data : Category
-    identity : dict
-        The part of its record that a run is found again by: data, settings, encoder, seed.
-    path : Path
-        Where its record is, or will be.
-
-    Raises
-    ------
-    PradotError
-        The data cannot be read, or the encoder takes images of another size than the preset's.
-    """
-    if encoder.image_size != preset.image_size:
-        raise PradotError(f"preset {preset.name} needs images of {preset.image_size} px; the encoder has {encoder.image_size}")
-    data = load_category(dataset, root, category)
-    identity = {
-        "dataset": dataset,
-        "category": data.name,
-        "data_sha256": _hash_data(data, progress),
-        "preset": preset.name,
-        "settings": recorded_settings(preset),
-        "evaluation_size": preset.evaluation_size,
-        "encoder": {
-            "name": encoder.name,
-            "weights_source": encoder.weights_source,
-            "weights_sha256": encoder.weights_sha256,
-            "image_size": encoder.image_size,
-            # The same weights used in another way are another encoder.
-            "mean": list(encoder.mean),
-            "std": list(encoder.std),
-            "layers_sha256": hashlib.sha256(repr(encoder.module).encode()).hexdigest(),
-            # What the layers do not say, as a forward of one's own; few digits, for the last ones differ by number of threads.
-            "signature": {str(scale): float(f"{vector.norm():.3g}") for scale, vector in encoder.signature.items()},
-        },
-        "seed": seed,
-    }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"{slug(preset.label)}-{slug(encoder.name)}-seed{seed}-{digest}"
-    path = Path(out) / dataset / data.name / f"{name}.json"
-    return data, identity, path
-
-
-def recorded_settings(preset):
-    """The settings of a preset as its records have them.
-
-    Parameters
-    ----------
-    preset : Preset or Rival
-
-    Returns
-    -------
-    dict of str to value
-        As JSON gives them back. Settings that are younger than the first records (`ADDED`) are absent where they change
-        nothing, so that older records are still found.
-    """
-    settings = _plain(preset.detector_settings)
-    return {name: value for name, value in settings.items() if name not in ADDED or value != ADDED[name]}
 
 
 def find_record(path, model=None, again=False):
@@ -272,12 +206,6 @@ def read_branch_maps(path):
     return dict(sorted(branch_maps.items()))
 
 
-def _hash_data(data, progress):
-    """SHA-256 over names and contents of all files of the category, so that other data under the same name is another run."""
-    lines = (f"{name} {digest}\n" for name, digest in file_hashes(data, progress))
-    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
-
-
 def _hash_model(folder):
     """SHA-256 of a saved model's tensors, whose file holds its settings too; empty when the folder holds no whole model."""
     config, tensors = Path(folder) / "config.json", Path(folder) / "model.safetensors"
@@ -298,8 +226,3 @@ def _check_folders(out, model):
             f"the model's folder {model} (--save-model) lies in the folder of run records {out} (--out), where every *.json "
             "is read as a record: name one outside, such as models"
         )
-
-
-def _plain(settings):
-    """Settings as JSON gives them back (tuples become lists)."""
-    return json.loads(json.dumps(settings))

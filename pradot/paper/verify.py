@@ -7,8 +7,8 @@ import pandas as pd
 
 from pradot.errors import PradotError
 from pradot.paper.datasets import DATASETS
+from pradot.paper.identity import recorded_settings
 from pradot.paper.presets import PRESETS
-from pradot.paper.runs import recorded_settings
 from pradot.paper.tables import CATEGORIES, collect, published_table
 from pradot.weights import PAPER_ENCODER
 

@@ -170,7 +170,7 @@ def _step(features, side, quick, device):
         learner.prototypes_, learner._dual, learner._largest, learner._n_passes = start  # every step is the same one
         learner._step(batch)
 
-    found, repeats = {}, 0 if quick and side == 28 else 2  # there a step takes up to half a minute, and is warm from those before
+    found, repeats = {}, 0 if quick and side == 28 else 2  # there a step takes half a minute, and those before warmed it
     found["fast_s"], found["fast_peak_gb"] = _time_and_peak(lambda: step(fast), repeats, device)
     found["fast_passes"], found["fast_iterations"] = fast._n_passes, fast.history_["n_iter"][-1]
     found["fast_marginal_error"] = fast.history_["marginal_error"][-1]
