@@ -243,8 +243,8 @@ def _growth(features, quick, device):
         resized = torch.nn.functional.interpolate(maps, size=(side, side), mode="bilinear")  # (64, channels, side, side)
         by_side[side] = seconds(resized.permute(0, 2, 3, 1).contiguous())
     curves = {
-        "batch_size": {size: seconds(features[3], batch_size=size) for size in (8, 16, 32)},
-        "n_prototypes": {n: seconds(features[3], n_prototypes=n) for n in (1, 4)},
+        "batch_size": {N_IMAGES // part: seconds(features[3], batch_size=N_IMAGES // part) for part in (8, 4, 2)},
+        "n_prototypes": {n: seconds(features[3], n_prototypes=n) for n in (1, 4, 16) if n != FAST["n_prototypes"]},
         "side": by_side,
     }
     common = seconds(features[3])
