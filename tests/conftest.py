@@ -1,4 +1,4 @@
-"""What several test files share: an encoder of a few thousand weights, drawn images, a fitted detector, folders, no way to the hub."""
+"""What several test files share: a tiny encoder, drawn images, a fitted detector, folders, a hub that cannot be reached."""
 
 import signal
 from dataclasses import replace
