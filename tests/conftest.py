@@ -1,4 +1,4 @@
-"""What several test files share: a tiny encoder, drawn images, a fitted detector, folders, a hub that cannot be reached."""
+"""What several test files share: encoders, drawn images, a fitted detector, folders, commands in processes, no hub."""
 
 import signal
 from dataclasses import replace
