@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +14,22 @@ Maps = np.ndarray | Sequence[np.ndarray]
 Defects = Sequence[Sequence[tuple[np.ndarray, float]]]
 """For each image its defects, each a mask of shape (height_i, width_i) and a saturation area in pixels."""
 
-CheckedImage = tuple[np.ndarray, np.ndarray | None, list[tuple[np.ndarray, float | None]]]
-"""A map, where any defect is (None if nowhere), and masks with their saturation areas (None: see `read_masks`)."""
+
+class CheckedImage(NamedTuple):
+    """An anomaly map with what is known of its image.
+
+    Attributes
+    ----------
+    anomaly_map : ndarray of shape (height, width)
+    is_defect : bool ndarray of shape (height, width) or None
+        Where any defect is; None: nowhere.
+    defects : list of (mask, saturation area)
+        Area None: each connected region of the mask is a defect that saturates at its own area.
+    """
+
+    anomaly_map: np.ndarray
+    is_defect: np.ndarray | None
+    defects: list[tuple[np.ndarray, float | None]]
 
 
 def read_masks(maps: Maps, masks: Maps) -> Iterator[CheckedImage]:
@@ -24,7 +39,7 @@ def read_masks(maps: Maps, masks: Maps) -> Iterator[CheckedImage]:
     for index, (one, mask) in enumerate(zip(maps, masks, strict=True)):
         one, mask = finite(one, f"anomaly map {index}"), binary(mask, f"mask {index}")
         _check_shapes(one, mask, index)
-        yield (one, mask, [(mask, None)]) if mask.any() else (one, None, [])
+        yield CheckedImage(one, mask, [(mask, None)]) if mask.any() else CheckedImage(one, None, [])
 
 
 def read_defects(maps: Maps, defects: Defects) -> Iterator[CheckedImage]:
@@ -49,7 +64,7 @@ def read_defects(maps: Maps, defects: Defects) -> Iterator[CheckedImage]:
                 )
             is_defect = mask if is_defect is None else is_defect | mask
             checked.append((mask, saturation))
-        yield one, is_defect, checked
+        yield CheckedImage(one, is_defect, checked)
 
 
 def _check_shapes(one: np.ndarray, mask: np.ndarray, index: int) -> None:

@@ -189,7 +189,7 @@ def evaluate(
 
     def read():
         for index, image in enumerate(read_masks(anomaly_maps, masks)):
-            if image[1] is not None and not labels[index]:
+            if image.is_defect is not None and not labels[index]:
                 raise PradotError(
                     f"masks: image {index} is labelled normal, but its mask has a defect; "
                     "give labels and masks of the same images in the same order"
