@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pradot import CostScale, Encoder, Pradot, PrototypeLearner, grid_positions, sinkhorn
+from pradot import CostScale, Encoder, Pradot, PrototypeLearner, grid_positions, metrics, sinkhorn
 from pradot.block_cost import BlockCost, by_cell
 from pradot.learned import learn_once
 from pradot.paper.baselines import PatchCore, k_centres
@@ -80,18 +80,24 @@ def test_the_search_for_the_cheapest_prototype(alpha, precision):
 @pytest.mark.parametrize("preset", ["paper", "sound", "fast", "best"])
 def test_a_detector_from_images_to_maps(preset, two_scales, draw, tmp_path):
     chosen = replace(PRESETS[preset], n_prototypes=2, batch_size=6, max_steps=4)
-    maps = {}
+    maps, found = {}, {}
+    images, masks = draw(6, 9), np.zeros((6, 32, 32), bool)
+    masks[:3, 8:20, 8:20] = True  # anywhere: that both devices are given the same numbers is held, not which
     for device in ("cpu", "cuda"):
         encoder = Encoder.from_module(two_scales(), "two_scales", image_size=64, device=device)
         detector = chosen.detector(encoder).fit(draw(8, 0))
-        maps[device] = detector.anomaly_maps(draw(3, 9), 32)
+        maps[device] = detector.anomaly_maps(images, 32)
+        scores = detector.anomaly_scores(images)
+        found[device] = metrics.evaluate(masks.any((1, 2)), scores, maps[device], masks)
         detector.save(tmp_path / device)
     # bfloat16, and marginals that stop at a tolerance, in training; exact costs in scoring.
     close = 1e-3 if chosen.solver == "kernel" else 3e-2
     assert np.abs(maps["cuda"] - maps["cpu"]).max() < close * np.abs(maps["cpu"]).max()
+    if chosen.solver == "kernel":
+        assert found["cuda"] == pytest.approx(found["cpu"], abs=1e-3)
     # A model fitted on one device scores on the other.
     moved = Pradot.load(tmp_path / "cuda", encoder=Encoder.from_module(two_scales(), "two_scales", image_size=64))
-    again = moved.anomaly_maps(draw(3, 9), 32)
+    again = moved.anomaly_maps(images, 32)
     assert np.abs(again - maps["cuda"]).max() < 2e-2 * np.abs(maps["cuda"]).max()
 
 
