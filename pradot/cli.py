@@ -86,7 +86,7 @@ def _parser():
     run.add_argument("--dataset", required=True, help="mvtec_ad, mvtec_loco, visa, drawn or folder")
     run.add_argument("--root", help="folder of the data set (default: looked for where PRADOT_DATA says, else in data)")
     run.add_argument("--category", default="all", help="one category, or all that are found (default)")
-    run.add_argument("--preset", default="paper", help="paper (default), sound or fast")
+    run.add_argument("--preset", default="paper", help="paper (default), sound, fast or best")
     _add_encoder(run, default="auto")
     run.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="0 by default")
     run.add_argument("--max-steps", type=_whole(1), metavar="N", help="stop training after N steps (labelled shortened)")

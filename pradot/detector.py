@@ -52,10 +52,10 @@ class Pradot(BaseEstimator):
         image's scores do not depend on other patches or images. ``"image"``: the image's own maxima, as the paper's code does.
     assignment : {"nearest", "transport"}
         What a patch's score is. ``"nearest"``: the cost of its cheapest prototype, as in the paper. ``"transport"``: what it
-        pays when its image is transported to the prototypes, see `PrototypeLearner.transported`.
+        pays when its image is transported to the prototypes, see `ScoringMixin.transported`.
     spread_power : float
         How much it counts how far normal patches lie from a prototype: a patch's score is divided by its prototype's relative
-        spread (`PrototypeLearner.spread`) to this power, in [0, 1]. 0: not at all, as in the paper. Only for ``"nearest"``.
+        spread (`ScoringMixin.spread`) to this power, in [0, 1]. 0: not at all, as in the paper. Only for ``"nearest"``.
     smoothing : float
         Standard deviation of the Gaussian that smoothes patch scores, in sides of the image. 0: none, as in the paper.
     top_part : float

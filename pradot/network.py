@@ -1,7 +1,7 @@
 """The network: one switch that forbids it, asked before anything connects.
 
 PRADOT connects to other machines for three things alone: ImageNet weights of a timm backbone that were not downloaded before
-(`pradot.encoder`), a data set asked for by name (`pradot.paper.archives`), a Dask scheduler asked for by address
+(`pradot.weights`), a data set asked for by name (`pradot.paper.download`), a Dask scheduler asked for by address
 (`pradot.paper.bench`).
 """
 

@@ -2,8 +2,8 @@
 
 Bad input is each an error that names the file or setting and the remedy, or the right answer: test_bad_images, test_bad_masks,
 test_bad_folders, test_bad_features, test_bad_settings, test_changed_files, test_no_room. What is attacked elsewhere: reading
-single images (test_images), layouts, split files and saturations (test_datasets, test_layouts), archives (test_archives),
-models (test_saved), weights and modules (test_weights, test_modules), wrong usage (test_cli).
+single images (test_images), layouts, split files and saturations (test_datasets, test_layouts), archives (test_archives,
+test_unpacking), models (test_saved), weights and modules (test_weights, test_modules), wrong usage (test_cli).
 """
 
 from pathlib import Path

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pradot import PradotError
-from pradot.detector import Branch
+from pradot.branches import Branch
 from pradot.paper.presets import PRESETS, QUIRKS, get_preset
 
 

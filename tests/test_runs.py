@@ -9,7 +9,7 @@ from PIL import Image
 from small_data import write_category, write_encoder
 
 from pradot import Encoder, Pradot, PradotError
-from pradot.detector import Branch
+from pradot.branches import Branch
 from pradot.maps import upsample_and_average
 from pradot.metrics import auroc
 from pradot.paper import identity, runs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pradot.errors import PradotError
 from pradot.files import alone, scratch
-from pradot.images import describe_folder, visible
+from pradot.folders import describe_folder, visible
 from pradot.paper.datasets import DATASETS, DOWNLOADED, data_folder, find_datasets
 from pradot.paper.download import download
 from pradot.paper.sources import Source, dataset_of, source_of
@@ -21,9 +21,9 @@ def get(dataset: str, root: str | Path | None = None, *, accept_licence: bool = 
     Parameters
     ----------
     dataset : str
-        One of `pradot.paper.datasets.DOWNLOADED`.
+        One of `pradot.paper.catalogue.DOWNLOADED`.
     root : str or Path, optional
-        Folder to put it in, see `pradot.paper.datasets.data_folder`. The archive is removed once it is unpacked.
+        Folder to put it in, see `pradot.paper.catalogue.data_folder`. The archive is removed once it is unpacked.
     accept_licence : bool
         Whether the user accepts the data set's licence; nothing is downloaded otherwise.
     progress : bool
@@ -70,7 +70,7 @@ def add(archive: str | Path, root: str | Path | None = None, *, progress: bool =
     archive : str or Path
         A tar file, compressed or not, or a zip file.
     root : str or Path, optional
-        Folder to put the data set in, see `pradot.paper.datasets.data_folder`.
+        Folder to put the data set in, see `pradot.paper.catalogue.data_folder`.
     progress : bool
         Show progress bars.
     verified : str, optional

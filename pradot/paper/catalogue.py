@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pradot.errors import PradotError
-from pradot.images import describe_folder, visible
+from pradot.folders import describe_folder, visible
 from pradot.paper.counts import MVTEC_AD_COUNTS, MVTEC_LOCO_COUNTS, VISA_COUNTS, Counts
 from pradot.paper.drawn import CATEGORY, draw
 from pradot.paper.layouts import (

@@ -29,7 +29,7 @@ def examine(dataset: str, root: str | Path | None = None, *, quick: bool = False
     Parameters
     ----------
     dataset, root
-        As for `pradot.paper.datasets.find_root`.
+        As for `pradot.paper.catalogue.find_root`.
     quick : bool
         Only count: no image is opened.
     progress : bool

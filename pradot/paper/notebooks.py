@@ -47,7 +47,7 @@ def open_category(dataset="drawn", root=None, category=None):
     Parameters
     ----------
     dataset : str
-        See `pradot.paper.datasets.DATASETS`.
+        See `pradot.paper.catalogue.DATASETS`.
     root : str or Path, optional
         Folder of the data set. None: it is looked for where ``PRADOT_DATA`` says, else in ``data`` of the project, where the
         drawn data are drawn if missing.
@@ -65,7 +65,7 @@ def open_category(dataset="drawn", root=None, category=None):
 
 
 def data_root(dataset, root=None):
-    """Folder of a data set, see `pradot.paper.datasets.find_root`."""
+    """Folder of a data set, see `pradot.paper.catalogue.find_root`."""
     return find_root(dataset, root, project=project_root())
 
 

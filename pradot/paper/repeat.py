@@ -47,13 +47,13 @@ def repeat(path, *, root=None, encoder=None, weights=None, device=None, threads=
         The record.
     root : str or Path, optional
         Folder of the data set. None: where the record says that the data were, if that is there, then where
-        `pradot.paper.datasets.find_root` looks.
+        `pradot.paper.catalogue.find_root` looks.
     encoder : str or Encoder, optional
         None: the record's, unless that is somebody's code, which is run only if it is named here.
     weights : str or Path, optional
         Local file of weights, see `pradot.encoder.make_encoder`.
     device : str, optional
-        None: the CPU if the record was made on one, else as `pradot.encoder.pick_device` picks.
+        None: the CPU if the record was made on one, else as `pradot.devices.pick_device` picks.
     threads : int, optional
         Of torch. None: as many as then, if the record tells.
     out : str or Path, optional

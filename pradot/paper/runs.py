@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from pradot.detector import Branch
+from pradot.branches import Branch
 from pradot.errors import PradotError
 from pradot.files import alone, check_folder, replacing
 from pradot.images import image_shape

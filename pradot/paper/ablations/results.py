@@ -31,11 +31,11 @@ def run_ablation(
     ----------
     ablation : Ablation
     dataset, root
-        See `pradot.paper.bench.list_jobs`.
+        See `pradot.paper.jobs.list_jobs`.
     out, n_jobs, scheduler, cache, again, progress
         See `pradot.paper.bench.bench`.
     **settings
-        See `pradot.paper.bench.list_ablation_jobs`.
+        See `pradot.paper.jobs.list_ablation_jobs`.
 
     Returns
     -------
