@@ -202,3 +202,10 @@ def test_changed_patch_scores_are_refused(record_path, attack):
     CHANGES[attack](record_path.with_suffix(".safetensors"))
     with pytest.raises(PradotError, match=r"\.safetensors is damaged.*: delete the record beside it and run again"):
         read_branch_maps(record_path)
+
+
+def test_patch_scores_of_another_record_are_refused(record_path):
+    path, other = record_path.with_suffix(".safetensors"), record_path.with_name("other-record.json")
+    other.with_suffix(".safetensors").write_bytes(path.read_bytes())
+    with pytest.raises(PradotError, match=r"other-record\.safetensors .*: delete the record beside it and run again"):
+        read_branch_maps(other)

@@ -167,7 +167,8 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
             record["model_sha256"] = _hash_model(model)
     if branch_maps:
         path.unlink(missing_ok=True)  # of a run made again: a record never lies beside another's patch scores
-        save_sealed({f"{b.scale} {b.alpha}": m.contiguous() for b, m in branch_maps.items()}, path.with_suffix(".safetensors"))
+        tensors = {f"{b.scale} {b.alpha}": m.contiguous() for b, m in branch_maps.items()}
+        save_sealed(tensors, path.with_suffix(".safetensors"), key=path.stem)
     record["sha256"] = hash_record(record)
     with replacing(path) as temporary:  # the record comes last: where it is, the run is whole
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
@@ -190,13 +191,13 @@ def read_branch_maps(path):
     Raises
     ------
     PradotError
-        They are not there, or not as they were written.
+        They are not there, not as they were written, or those of another record.
     """
     path = Path(path).with_suffix(".safetensors")
     if not path.exists():
         raise PradotError(f"no patch scores at {path}: delete the record beside it and run again")
     try:
-        tensors, _ = load_sealed(path)
+        tensors, _ = load_sealed(path, key=path.stem)
     except PradotError as error:
         raise PradotError(f"{error}: delete the record beside it and run again") from error
     branch_maps = {}
