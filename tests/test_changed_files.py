@@ -205,7 +205,8 @@ def test_changed_patch_scores_are_refused(record_path, attack):
 
 
 def test_patch_scores_of_another_record_are_refused(record_path):
-    path, other = record_path.with_suffix(".safetensors"), record_path.with_name("other-record.json")
-    other.with_suffix(".safetensors").write_bytes(path.read_bytes())
-    with pytest.raises(PradotError, match=r"other-record\.safetensors .*: delete the record beside it and run again"):
-        read_branch_maps(other)
+    path = record_path.with_suffix(".safetensors")
+    tensors, metadata = load_sealed(path)
+    save_sealed({name: tensor + 1 for name, tensor in tensors.items()}, path, metadata)
+    with pytest.raises(PradotError, match=r"\.safetensors holds the patch scores of another run: delete the record beside it"):
+        read_branch_maps(record_path)

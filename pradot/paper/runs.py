@@ -168,7 +168,8 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
     if branch_maps:
         path.unlink(missing_ok=True)  # of a run made again: a record never lies beside another's patch scores
         tensors = {f"{b.scale} {b.alpha}": m.contiguous() for b, m in branch_maps.items()}
-        save_sealed(tensors, path.with_suffix(".safetensors"), key=path.stem)
+        save_sealed(tensors, path.with_suffix(".safetensors"))
+        record["patch_scores_sha256"] = hash_file(path.with_suffix(".safetensors"))
     record["sha256"] = hash_record(record)
     with replacing(path) as temporary:  # the record comes last: where it is, the run is whole
         temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
@@ -193,11 +194,13 @@ def read_branch_maps(path):
     PradotError
         They are not there, not as they were written, or those of another record.
     """
-    path = Path(path).with_suffix(".safetensors")
+    record, path = read_record(path), Path(path).with_suffix(".safetensors")
     if not path.exists():
         raise PradotError(f"no patch scores at {path}: delete the record beside it and run again")
     try:
-        tensors, _ = load_sealed(path, key=path.stem)
+        tensors, _ = load_sealed(path)
+        if record.get("patch_scores_sha256") not in (None, hash_file(path)):  # older records do not tell
+            raise PradotError(f"{path} holds the patch scores of another run")
     except PradotError as error:
         raise PradotError(f"{error}: delete the record beside it and run again") from error
     branch_maps = {}
