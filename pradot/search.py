@@ -1,6 +1,7 @@
 """Scoring: the cheapest prototype of every patch, without looking at those that cannot be it."""
 
 import math
+import warnings
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -8,9 +9,11 @@ import torch
 
 from pradot import block_cost
 from pradot.block_cost import BlockCost, by_cell, check_finite
+from pradot.bounds import DIRECTIONS, ROUNDING, CosineBounds
 from pradot.cost import check_scale, spatial_cost
 
 _BANDS = 7  # of the grid's rows, in which a search looks for the cheapest prototype
+_LEFT = 0.03  # of all pairs; where bounds leave more, the product for all is quicker
 
 
 class NearestSearch:
@@ -19,6 +22,10 @@ class NearestSearch:
     Prototypes at one place have the same spatial cost: it is added to the lowest feature cost among them. Where place counts
     and prototypes are many, they are visited band by band of the grid's rows, from a patch's own band outwards. A patch skips
     a band whose spatial cost alone exceeds the lowest cost that it has found: nothing there can win.
+
+    Where embeddings are long, there are no bands: the product of whole vectors is made only for the pairs that bounds of their
+    cosines leave (`pradot.bounds`), one in some hundred. Not on a GPU or in reduced precision: there products cost little
+    beside looking for what is left.
 
     Parameters
     ----------
@@ -35,7 +42,10 @@ class NearestSearch:
             places, counts = positions[place.argsort()], torch.ones_like(place)
         self._copies = int(counts[0])
         at_place = place.argsort(stable=True).view(len(places), -1)  # (n_places, copies), the prototypes of each place
-        n_bands = _BANDS if alpha and len(positions) * height * width > block_cost.BLOCK else 1
+        n_pairs, n_channels = len(positions) * height * width, prototypes.shape[1]
+        cheap = prototypes.device.type == "cuda" or precision == "reduced"
+        bounded = n_pairs > block_cost.BLOCK // 16 and n_channels >= 4 * DIRECTIONS and not cheap
+        n_bands = _BANDS if alpha and n_pairs > block_cost.BLOCK and not bounded else 1
         step = -(-height // n_bands)
         starts = range(0, height, step)
         self._cells = [slice(start * width, min(start + step, height) * width) for start in starts]
@@ -45,6 +55,7 @@ class NearestSearch:
         # In a band copy by copy, each copy at all places.
         self._order = torch.cat([at_place[band].T.flatten() for band in bands])  # (m,)
         self._cost = BlockCost(prototypes[self._order], positions[self._order], grid_shape, alpha, precision=precision)
+        self._bounds = CosineBounds(self._cost.unit) if bounded else None
         self._bands = [
             _Band(
                 slice(band.start * self._copies, band.stop * self._copies),
@@ -81,7 +92,10 @@ class NearestSearch:
         """
         x = by_cell(features)  # (height * width, batch, channels)
         self._cost.scale = self._cost.maxima(x) if scale is None else check_scale(scale)
-        unit = self._cost.operand(x)  # (height * width, batch, channels or channels + 1)
+        operand = self._cost.operand if self._bounds is None else self._bounds.operand
+        unit = operand(x)  # (height * width, batch, at least channels)
+        if self._bounds is not None:
+            self._space = self._bands[0].space * self._cost.space_weight  # (height * width, n_places)
         if len(self._bands) == 1:
             found = [self._in_all(unit[cells], cells) for cells in self._cost.blocks(x.shape[1])]
         else:
@@ -95,7 +109,13 @@ class NearestSearch:
     def _in_all(self, x, cells):
         """Which prototype is the cheapest for each patch x (n_cells, batch, ...) of some cells: (n_cells * batch,)."""
         of_cell = torch.arange(cells.start, cells.stop, device=x.device).repeat_interleave(x.shape[1])  # (n_cells * batch,)
-        return self._cheapest(x.flatten(0, 1), of_cell, self._bands[0])[1]
+        x = x.flatten(0, 1)  # (n_cells * batch, ...)
+        if self._bounds is not None:
+            x, parts = self._bounds.split(x)
+            index = self._cheapest_of_few(x, parts, of_cell)
+            if index is not None:
+                return index
+        return self._cheapest(x, of_cell, self._bands[0])[1]
 
     def _in_bands(self, x, cells):
         """As `_in_all`, but for the bands that cannot win."""
@@ -124,6 +144,49 @@ class NearestSearch:
         cost, place = M.min(1)  # (k,)
         at_place = c_feat.gather(2, place[:, None, None].expand(-1, self._copies, 1))[:, :, 0]  # (k, copies)
         return cost, band.columns.start + at_place.min(1).indices * c_feat.shape[2] + place
+
+    def _cheapest_of_few(self, x, parts, of_cell):
+        """Which prototype is the cheapest for patches x (k, channels): (k,); None where bounds leave too many pairs."""
+        weight, space = self._cost.feature_weight, self._space  # (height * width, n_places)
+        cos = torch.mm(parts, self._bounds.parts.T, out=self._cost.buffer("c_feat", (len(x), len(self._cost))))
+        cos = cos.view(len(x), self._copies, -1)  # (k, copies, n_places), at most
+        M = (1 - cos.amax(1)).mul_(weight).add_(space[of_cell])  # (k, n_places), at least
+        # No prototype need be looked at that costs more than the one which may be the cheapest.
+        place = M.argmin(1)  # (k,)
+        copy = cos.gather(2, place[:, None, None].expand(-1, self._copies, 1))[:, :, 0].argmax(1)  # (k,)
+        c_feat = 1 - (x * self._cost.unit[copy * cos.shape[2] + place]).sum(1)  # (k,)
+        limit = weight * (c_feat + ROUNDING) + space[of_cell, place]  # (k,)
+        row, place = (M <= limit[:, None]).nonzero(as_tuple=True)  # (n_left,) both
+        least = weight * (1 - cos[row, :, place]) + space[of_cell[row], place][:, None]  # (n_left, copies)
+        left, copy = (least <= limit[row, None]).nonzero(as_tuple=True)  # (n_pairs,) both
+        if len(left) > _LEFT * cos.numel():
+            return None
+        row, place = row[left], place[left]  # (n_pairs,) both
+        column = copy * cos.shape[2] + place
+        M = weight * (1 - cosines_of_pairs(x, self._cost.unit, row, column)) + space[of_cell[row], place]  # (n_pairs,)
+        cost = torch.full_like(limit, torch.inf).scatter_reduce_(0, row, M, "amin")  # (k,)
+        won = M == cost[row]
+        return torch.zeros_like(of_cell).scatter_(0, row[won], column[won])
+
+
+def cosines_of_pairs(x, z, row, column):
+    """Products of some pairs of unit vectors, without copies of them.
+
+    Parameters
+    ----------
+    x, z : Tensor of shape (n, channels) and (m, channels)
+    row, column : Tensor of shape (n_pairs,), int64
+        Which of x, in ascending order, and which of z.
+
+    Returns
+    -------
+    Tensor of shape (n_pairs,)
+    """
+    ends = torch.cat([row.new_zeros(1), row.bincount(minlength=len(x)).cumsum(0)])  # (n + 1,)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # what is used of it is tested
+        pairs = torch.sparse_csr_tensor(ends, column, x.new_zeros(len(row)), (len(x), len(z)), check_invariants=False)
+        return torch.sparse.sampled_addmm(pairs, x, z.T, beta=0).values()
 
 
 class _Band(NamedTuple):

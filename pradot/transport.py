@@ -15,12 +15,20 @@ convergence.
 """
 
 import math
+import os
+import sys
 from dataclasses import dataclass
 
-import ot
 import torch
 
 from pradot.errors import PradotError, is_number, is_whole
+
+# POT imports what array libraries it finds, and makes an array with each when it solves: JAX's takes three quarters of a GPU's
+# memory. Of those that this process has not imported itself it needs none but torch.
+for _library in ("jax", "tensorflow", "cupy"):
+    if _library not in sys.modules:
+        os.environ.setdefault(f"POT_BACKEND_DISABLE_{_library.upper()}", "1")
+import ot  # noqa: E402
 
 SOLVERS = ("kernel", "pot")
 

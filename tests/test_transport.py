@@ -1,6 +1,10 @@
 """Transport: equality with POT, marginals, known plans, row blocks, and what is refused."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import ot
@@ -209,3 +213,15 @@ def test_settings_out_of_range_are_errors(settings, message):
 def test_other_precisions_are_errors(dtype):
     with pytest.raises(PradotError, match="float32 or float64"):
         sinkhorn(torch.ones(3, 3, dtype=dtype), 10.0)
+
+
+def test_pot_does_not_import_other_array_libraries(tmp_path):
+    for library in ("jax", "cupy", "tensorflow"):
+        (tmp_path / f"{library}.py").write_text(f"raise RuntimeError('{library} was imported')")
+    code = "import torch; from pradot import sinkhorn; print(sinkhorn(torch.rand(3, 2), 0.1, solver='pot').plan.sum())"
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POT_BACKEND")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("tensor(1"), done.stderr
