@@ -95,9 +95,9 @@ def fitted(tiny_encoder, draw):
 
 @pytest.fixture(scope="module")
 def few_prototypes():
-    """Preset fast with one prototype per position: the same way through the program in a fraction of the time."""
+    """Preset fast with few patches and one prototype each: the same way through the program in a fraction of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "fast", replace(PRESETS["fast"], n_prototypes=1))
+        patch.setitem(PRESETS, "fast", replace(PRESETS["fast"], image_size=64, n_prototypes=1))
         yield
 
 
