@@ -30,6 +30,9 @@ settings.register_profile("thorough", max_examples=300, deadline=None, database=
 settings.load_profile("repeatable")
 
 
+STARTER = pytest.StashKey()
+
+
 @pytest.fixture(autouse=True)
 def no_data_of_the_user(monkeypatch):
     """Tests draw their own data: none is looked for where the user keeps real ones."""
@@ -101,12 +104,21 @@ def few_prototypes():
         yield
 
 
+def pytest_collection_finish(session):
+    """Where a test starts commands, begin what they all start from, which takes seconds, beside the tests before it."""
+    if not session.config.option.collectonly and any("starter" in item.fixturenames for item in session.items):
+        session.config.stash[STARTER] = Starter()
+
+
+def pytest_sessionfinish(session):
+    if starter := session.config.stash.get(STARTER, None):
+        starter.close()
+
+
 @pytest.fixture(scope="session")
-def starter():
+def starter(pytestconfig):
     """Starts commands in processes of their own."""
-    starter = Starter()
-    yield starter
-    starter.close()
+    return pytestconfig.stash[STARTER]
 
 
 @pytest.fixture(scope="session")
