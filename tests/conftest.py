@@ -10,13 +10,15 @@ import timm
 import torch
 from commands import Starter
 from hypothesis import settings
-from small_data import QUICK_FIT, write_category
+from small_data import QUICK_FIT, write_category, write_encoder
 from small_problems import feature_maps
+from small_runs import FAST
 from work import N_IMAGES, NAMES, SLOW, Undisturbed
 
 from pradot import Encoder, Pradot
 from pradot.network import HUB_SWITCH, SWITCH
 from pradot.paper.presets import PRESETS
+from pradot.paper.runs import run
 
 # Started in the background, as some shells do it, a process and all that it starts ignore Ctrl-C: tests would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -119,6 +121,33 @@ def pytest_sessionfinish(session):
 def starter(pytestconfig):
     """Starts commands in processes of their own."""
     return pytestconfig.stash[STARTER]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A category whose runs are compared; files of tests with other needs have data, encoders and runs of their own."""
+    root = tmp_path_factory.mktemp("data")
+    write_category(root, n_train=8, n_good=8, n_bad=8)
+    return root
+
+
+@pytest.fixture(scope="session")
+def spec(tmp_path_factory):
+    """What --encoder takes."""
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def encoder(spec):
+    """The encoder of that name."""
+    return Encoder(spec, image_size=64)
+
+
+@pytest.fixture(scope="session")
+def finished(data, encoder, tmp_path_factory):
+    """The record of a run that no test changes."""
+    folder = tmp_path_factory.mktemp("finished")
+    return run("mvtec_ad", data, "part", FAST, encoder, out=folder / "runs", model=folder / "model")[1]
 
 
 @pytest.fixture(scope="session")
