@@ -27,7 +27,7 @@ COMMAND = "import sys; from pradot.cli import main; sys.exit(main({arguments!r})
 
 
 class Starter:
-    """Starts commands."""
+    """Starts commands; its process has seconds to import while other tests run, until the first one that asks it."""
 
     def __init__(self):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PRADOT_TEST": f"killed-{os.getpid()}"}
@@ -36,9 +36,12 @@ class Starter:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self.mark = environment["PRADOT_TEST"]
-        assert self.process.stdout.readline() == "ready\n"
+        self.is_ready = False
 
     def ask(self, **request):
+        if not self.is_ready:
+            assert self.process.stdout.readline() == "ready\n"
+            self.is_ready = True
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())

@@ -10,13 +10,15 @@ import timm
 import torch
 from commands import Starter
 from hypothesis import settings
-from small_data import QUICK_FIT, write_category
+from small_data import QUICK_FIT, write_category, write_encoder
 from small_problems import feature_maps
+from small_runs import FAST
 from work import N_IMAGES, NAMES, SLOW, Undisturbed
 
 from pradot import Encoder, Pradot
 from pradot.network import HUB_SWITCH, SWITCH
 from pradot.paper.presets import PRESETS
+from pradot.paper.runs import run
 
 # Started in the background, as some shells do it, a process and all that it starts ignore Ctrl-C: tests would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,6 +30,9 @@ torch.set_num_threads(1)
 settings.register_profile("repeatable", max_examples=25, derandomize=True, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=300, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+
+STARTER = pytest.StashKey()
 
 
 @pytest.fixture(autouse=True)
@@ -95,18 +100,54 @@ def fitted(tiny_encoder, draw):
 
 @pytest.fixture(scope="module")
 def few_prototypes():
-    """Preset fast with one prototype per position: the same way through the program in a fraction of the time."""
+    """Preset fast with few patches and one prototype each: the same way through the program in a fraction of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "fast", replace(PRESETS["fast"], n_prototypes=1))
+        patch.setitem(PRESETS, "fast", replace(PRESETS["fast"], image_size=64, n_prototypes=1))
         yield
 
 
+def pytest_collection_finish(session):
+    """Where a test starts commands, begin what they all start from, which takes seconds, beside the tests before it."""
+    if not session.config.option.collectonly and any("starter" in item.fixturenames for item in session.items):
+        session.config.stash[STARTER] = Starter()
+
+
+def pytest_sessionfinish(session):
+    if starter := session.config.stash.get(STARTER, None):
+        starter.close()
+
+
 @pytest.fixture(scope="session")
-def starter():
+def starter(pytestconfig):
     """Starts commands in processes of their own."""
-    starter = Starter()
-    yield starter
-    starter.close()
+    return pytestconfig.stash[STARTER]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A category whose runs are compared; files of tests with other needs have data, encoders and runs of their own."""
+    root = tmp_path_factory.mktemp("data")
+    write_category(root, n_train=8, n_good=8, n_bad=8)
+    return root
+
+
+@pytest.fixture(scope="session")
+def spec(tmp_path_factory):
+    """What --encoder takes."""
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def encoder(spec):
+    """The encoder of that name."""
+    return Encoder(spec, image_size=64)
+
+
+@pytest.fixture(scope="session")
+def finished(data, encoder, tmp_path_factory):
+    """The record of a run that no test changes."""
+    folder = tmp_path_factory.mktemp("finished")
+    return run("mvtec_ad", data, "part", FAST, encoder, out=folder / "runs", model=folder / "model")[1]
 
 
 @pytest.fixture(scope="session")

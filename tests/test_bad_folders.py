@@ -72,7 +72,7 @@ def test_a_bad_list_of_images_is_named(here, capsys, content, said):
     (here / "parts.txt").write_bytes(content)
     capsys.readouterr()
     with pytest.raises((PradotError, OSError), match=said):
-        run("folder", here / "parts.txt", "parts", get_preset("fast"), Encoder(write_encoder(here)))
+        run("folder", here / "parts.txt", "parts", get_preset("fast"), Encoder(write_encoder(here), image_size=64))
     assert main(["run", "--dataset", "folder", "--root", "parts.txt", "--encoder", write_encoder(here)]) == 1
     assert "Traceback" not in capsys.readouterr().err
 

@@ -151,6 +151,7 @@ def test_command_line(data, encoder, tmp_path, capsys, monkeypatch):
     assert "failed: mvtec_ad own, fast, shortened, tiny.py:build, seed 1: " in err and "000.png" in err
     assert main([*command, "--category", "bottle", "cable"]) == 0
     assert "4 runs: 4 finished before, 0 done, 0 failed" in capsys.readouterr().out
+    monkeypatch.setattr(bench_module, "TIMEOUT", 0.5)
     assert main([*command, "--scheduler", "tcp://127.0.0.1:9"]) == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 

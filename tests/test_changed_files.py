@@ -116,7 +116,7 @@ def finished(tmp_path_factory, few_prototypes):
     folder = tmp_path_factory.mktemp("finished")
     root = write_category(folder, "part", n_train=3, n_good=2, n_bad=2)
     preset = get_preset("fast", max_steps=1, batch_size=2)
-    return folder, run("folder", root, "part", preset, Encoder(write_encoder(folder)), out=folder / "runs")[1]
+    return folder, run("folder", root, "part", preset, Encoder(write_encoder(folder), image_size=64), out=folder / "runs")[1]
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_a_plausible_number_in_a_record_is_refused_too(record_path, capsys, fini
     edited(metrics={"image_auroc": 0.987})(record_path, True)
     assert "is not as it was written" in attempt(capsys, "tables", "--out", "tables")[2]
     preset = get_preset("fast", max_steps=1, batch_size=2)
-    encoder = Encoder(write_encoder(finished[0]))
+    encoder = Encoder(write_encoder(finished[0]), image_size=64)
     record, path, is_new = run("folder", finished[0] / "part", "part", preset, encoder, out="runs")
     assert is_new and path.samefile(record_path) and record["metrics"] == before["metrics"]
 

@@ -30,7 +30,7 @@ def test_run_tables_predict(here, capsys):
     run = ["run", "--dataset", "mvtec_ad", "--root", "data", *quick(encoder), "--save-model", "models"]
     assert main(run) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("tiny.py:build at 224 px, feature maps scale 2: 28 x 28, scale 3: 14 x 14\n")
+    assert printed.startswith("tiny.py:build at 64 px, feature maps scale 2: 8 x 8, scale 3: 4 x 4\n")
     assert "bottle: fast, shortened, tiny.py:build, image AUROC" in printed and "own: " in printed
     assert {record["category"] for record in read_records("runs").values()} == {"bottle", "own"}
     assert main(run) == 0

@@ -116,7 +116,7 @@ def test_runs_of_each_layout(tmp_path, monkeypatch):
     write_visa(tmp_path / "data" / "visa", ["candle"])
     folder = write_category(tmp_path, "own")
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in sorted((folder / "train/good").iterdir())))
-    encoder, preset = Encoder(write_encoder(tmp_path)), get_preset("fast", max_steps=1, batch_size=2)
+    encoder, preset = Encoder(write_encoder(tmp_path), image_size=64), get_preset("fast", max_steps=1, batch_size=2)
 
     record, path, _ = run("mvtec_loco", None, "juice_bottle", preset, encoder, out=tmp_path / "runs")
     assert record["counts"] == {"train": 3, "validation": 2, "test": 6, "test_anomalous": 4}

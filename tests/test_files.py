@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from commands import wait_for
 
 from pradot import files
 from pradot.files import alone, replacing, scratch
@@ -101,8 +102,9 @@ def test_one_at_a_time_and_nothing_is_left(tmp_path):
     assert os.listdir(path.parent) == ["table.csv"]
 
 
-def test_the_place_of_a_killed_process_is_free_and_what_it_left_is_removed(tmp_path):
-    path = tmp_path / "table.csv"
+def test_the_place_of_a_killed_process_is_free_and_what_it_left_is_removed(starter, tmp_path):
+    path = tmp_path / "in" / "table.csv"
+    path.parent.mkdir()
     code = f"""
 import time
 from pradot.files import alone, replacing
@@ -111,15 +113,15 @@ with alone({str(path)!r}), replacing({str(path)!r}) as temporary:
     print("writing", flush=True)
     time.sleep(600)
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-    (tmp_path / ".table.csv-mine.txt").write_text("of somebody else")
-    assert len(os.listdir(tmp_path)) == 3
+    command = starter.start(tmp_path, code=code)
+    wait_for(lambda: command.said == "writing\n")
+    assert command.kill()
+    (path.parent / ".table.csv-mine.txt").write_text("of somebody else")
+    assert len(os.listdir(path.parent)) == 3
     with alone(path), replacing(path) as temporary:
-        assert sorted(os.listdir(tmp_path)) == sorted([".table.csv-mine.txt", ".table.lock", temporary.parent.name])
+        assert sorted(os.listdir(path.parent)) == sorted([".table.csv-mine.txt", ".table.lock", temporary.parent.name])
         temporary.write_text("whole")
-    assert sorted(os.listdir(tmp_path)) == [".table.csv-mine.txt", "table.csv"]
+    assert sorted(os.listdir(path.parent)) == [".table.csv-mine.txt", "table.csv"]
 
 
 @pytest.mark.slow

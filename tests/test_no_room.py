@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from attempts import QUICK, attempt, run_folder
-from small_data import write_encoder
+from small_data import write_category, write_encoder
 
 from pradot import Pradot, PradotError
 from pradot.files import alone, replacing, short_name
@@ -53,9 +53,10 @@ def test_no_room_names_the_file_and_leaves_it_as_it_was(tmp_path, write):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk")
 def test_a_full_disk_costs_no_finished_work(part, capsys):
+    write_category(part.parent, part.name, n_train=3, n_good=6, n_bad=6)  # patch scores of more than a page
     disk = Path.cwd() / "disk"
     disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], capture_output=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", disk], capture_output=True)
     if made.returncode:
         pytest.skip("this machine lets no small disk be made")
     try:

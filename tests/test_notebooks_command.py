@@ -80,15 +80,15 @@ def test_one_line_per_notebook_and_no_bar_in_it(project, capfd, monkeypatch):
 
 
 def test_notebooks_stop_at_the_first_failure_naming_notebook_and_cell(project, capsys):
-    assert main(["notebooks", "-p", "fail", "true"]) == 1
+    assert main(["notebooks", "01", "02", "-p", "fail", "true"]) == 1
     printed = capsys.readouterr()
-    assert "01_second ... failed" in printed.out
+    assert "01_second ... failed" in printed.out and "02_third" not in printed.out
     assert "01_second failed in cell" in printed.err and "ZeroDivisionError" in printed.err and "if fail:" in printed.err
     assert main(["notebooks", "01", "-p", "fail", "false"]) == 0
 
 
 def test_a_kernel_that_dies_is_named_with_notebook_and_cell(project, capsys):
-    assert main(["notebooks", "-p", "die", "true"]) == 1
+    assert main(["notebooks", "01", "02", "-p", "die", "true"]) == 1
     printed = capsys.readouterr()
     assert "01_second ... failed" in printed.out and "02_third" not in printed.out
     assert "01_second failed in cell 4 (if die:): Kernel died" in printed.err and "memory" in printed.err

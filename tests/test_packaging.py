@@ -1,6 +1,7 @@
 """What describes the project to pip, conda, GitHub and readers says the same everywhere."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import shutil
@@ -31,6 +32,7 @@ def read_pins():
     return {canonicalize_name(name): version for name, version in pins.items()}
 
 
+@functools.cache
 def required(python):
     """Every requirement of the project, and of what it requires as far as that is installed, on one version of Python."""
     environment = default_environment() | {"python_version": python, "python_full_version": f"{python}.9"}

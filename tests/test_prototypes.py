@@ -112,7 +112,7 @@ def test_fractions_thin_out_rows_and_columns(n_prototypes, every):
 
 @pytest.mark.parametrize("n_iter", [1, 100])  # after one iteration the prototypes' weights are far from uniform
 def test_learned_positions_move_on_the_unit_square(features, n_iter):
-    learner = quick(0.3, n_prototypes=2, positions="learned", n_epochs=60, n_iter=n_iter).fit(features**4)
+    learner = quick(0.3, n_prototypes=2, positions="learned", ema=0.8, n_epochs=15, n_iter=n_iter).fit(features**4)
     start = grid_positions(4, 4).repeat(2, 1)
     assert (learner.positions_ - start).norm(dim=1).mean() > 0.02
     assert learner.positions_.min() >= 0 and learner.positions_.max() <= 1 + 1e-6
@@ -127,7 +127,7 @@ def test_alpha_keeps_prototypes_at_their_places(features):
     swapped = features.flip(2)  # the same patches, left and right exchanged
     seen, missed = {}, {}
     for alpha in (0.0, 0.3):
-        learner = quick(alpha, n_prototypes=1, n_epochs=60).fit(features)
+        learner = quick(alpha, n_prototypes=1, ema=0.8, n_epochs=15).fit(features)
         seen[alpha], missed[alpha] = (learner.nearest(x, learner.scale_).cost.mean().item() for x in (features, swapped))
     assert missed[0.0] == pytest.approx(seen[0.0], rel=1e-4)  # global prototypes do not care
     assert missed[0.3] > 1.5 * seen[0.3]

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_data import write_category, write_encoder
 from small_runs import FAST, change
 
 from pradot.cli import main
@@ -15,18 +14,6 @@ from pradot.paper import runs as runs_module
 from pradot.paper.bench import bench, list_jobs
 from pradot.paper.provenance import code_sha256, outline, versions
 from pradot.paper.records import read_record, read_records
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_category(root, n_train=8, n_good=8, n_bad=8)
-    return root
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def test_comments_docstrings_and_layout_are_not_code():

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from small_data import write_category, write_encoder
+from small_data import write_category
 from small_runs import EXPERIMENTS, FAST, change, contents, numbers, write_record
 
 from pradot import Encoder, PradotError
@@ -24,30 +24,6 @@ from pradot.paper.repeat import repeat
 from pradot.paper.runs import run
 
 YOUNG = ("code_sha256", "machine", "root", "files")  # what records did not have at first
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_category(root, n_train=8, n_good=8, n_bad=8)
-    return root
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-@pytest.fixture(scope="module")
-def encoder(spec):
-    return Encoder(spec, image_size=64)
-
-
-@pytest.fixture(scope="module")
-def finished(data, encoder, tmp_path_factory):
-    """The record of a run."""
-    folder = tmp_path_factory.mktemp("finished")
-    return run("mvtec_ad", data, "part", FAST, encoder, out=folder / "runs", model=folder / "model")[1]
 
 
 @pytest.fixture

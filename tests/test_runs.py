@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("few_prototypes")
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    return Encoder(write_encoder(tmp_path_factory.mktemp("encoder")))
+    return Encoder(write_encoder(tmp_path_factory.mktemp("encoder")), image_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,12 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def preset(few_prototypes):
     return get_preset("fast", max_steps=2, batch_size=2)
+
+
+def small(name, **shortened):
+    """A preset or rival for the encoder, with one prototype per position."""
+    preset = replace(get_preset(name, **shortened), image_size=64)
+    return preset if name in RIVALS else replace(preset, n_prototypes=1, n_iter=2)
 
 
 def test_record_says_everything_and_is_found_again(data, encoder, preset, tmp_path, monkeypatch):
@@ -90,7 +96,7 @@ def test_another_setting_is_another_run(change, data, encoder, preset, tmp_path)
         spec = write_encoder(tmp_path)
         old, new = {"encoder": ("manual_seed(5)", "manual_seed(6)"), "code": ("fine = self", "fine = 0.9999 * self")}[change]
         file.write_text(file.read_text().replace(old, new))
-        encoder = Encoder(spec)
+        encoder = Encoder(spec, image_size=64)
     _, other, is_new = run("mvtec_ad", root, "bare", preset, encoder, seed=seed, out=tmp_path / "runs")
     assert is_new and other != path
 
@@ -105,7 +111,8 @@ def test_the_same_weights_used_otherwise_are_another_run(change, data, preset, t
     Straight.__name__ = "TwoScales"
     module = {"layers": two_scales(padding=1), "forward": Straight()}.get(change, two_scales())
     normalisation = {change: (0.4, 0.4, 0.4)} if change in ("mean", "std") else {}
-    encoders = [Encoder.from_module(two_scales(), "mine"), Encoder.from_module(module, "mine", **normalisation)]
+    encoders = [Encoder.from_module(two_scales(), "mine", image_size=64)]
+    encoders.append(Encoder.from_module(module, "mine", image_size=64, **normalisation))
     assert encoders[0].weights_sha256 == encoders[1].weights_sha256
     paths = [run("mvtec_ad", data, "bare", preset, encoder, out=tmp_path)[1] for encoder in encoders]
     assert paths[0] != paths[1]
@@ -226,7 +233,7 @@ def test_failed_run_leaves_nothing(data, encoder, preset, tmp_path, monkeypatch)
 
 
 def test_a_set_smaller_than_a_batch_is_told_in_the_record(data, encoder, tmp_path):
-    preset = replace(get_preset("paper", max_steps=1), n_prototypes=1, n_iter=2)
+    preset = small("paper", max_steps=1)
     record, _, _ = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
     assert any("5 training images are fewer than a batch of 64" in note for note in record["notes"])
     assert [branch["steps"] for branch in record["branches"]] == 4 * [1]  # the official code would make none
@@ -241,7 +248,7 @@ def test_a_run_without_steps_has_no_marginal_error(data, encoder, tmp_path):
 
 
 def test_paper_preset_evaluates_at_224(data, encoder, tmp_path):
-    record, path, _ = run("mvtec_ad", data, "part", get_preset("paper", max_steps=1, batch_size=1), encoder, out=tmp_path)
+    record, path, _ = run("mvtec_ad", data, "part", small("paper", max_steps=1, batch_size=1), encoder, out=tmp_path)
     maps = upsample_and_average(read_branch_maps(path), [(224, 224)] * 6)
     assert [image["score"] for image in record["images"]] == pytest.approx([anomaly_map.max() for anomaly_map in maps])
     assert record["evaluation_size"] == 224 and len(record["branches"]) == 4
@@ -254,20 +261,20 @@ def test_slug():
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_rivals_are_run_recorded_and_found_again(name, data, encoder, tmp_path):
-    record, path, is_new = run("mvtec_ad", data, "part", get_preset(name, max_steps=60), encoder, out=tmp_path)
+    record, path, is_new = run("mvtec_ad", data, "part", small(name, max_steps=60), encoder, out=tmp_path)
     assert is_new and record["label"] == name and record["branches"] == [] and record["quirks"] == []
     assert record["counts"]["train"] == 6 and record["counts"]["validation"] == 0  # nothing is held out
     assert record["model_bytes"] > 0 and record["settings"]["method"] in ("PatchCore", "PaDiM")
     assert all(0 <= value <= 1 for value in record["metrics"].values())
     assert read_branch_maps(path)[Branch(2, 0.0)].shape[0] == 6
-    assert not run("mvtec_ad", data, "part", get_preset(name), encoder, out=tmp_path)[2]
+    assert not run("mvtec_ad", data, "part", small(name), encoder, out=tmp_path)[2]
     caption = conditions(as_rows([record]))
     assert name in caption and "steps" not in caption
 
 
 def test_a_rival_is_not_saved_and_says_so_before_it_is_fitted(data, encoder, tmp_path):
     with pytest.raises(PradotError, match="padim is here to be compared with and cannot be saved"):
-        run("mvtec_ad", data, "part", get_preset("padim"), encoder, out=tmp_path / "runs", model=tmp_path / "model")
+        run("mvtec_ad", data, "part", small("padim"), encoder, out=tmp_path / "runs", model=tmp_path / "model")
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -285,7 +292,7 @@ def test_younger_settings_are_recorded_only_where_they_change_something():
 
 
 def test_image_scores_of_patchcore_are_its_own(data, encoder, tmp_path):
-    record, path, _ = run("mvtec_ad", data, "part", get_preset("patchcore-10"), encoder, out=tmp_path)
+    record, path, _ = run("mvtec_ad", data, "part", small("patchcore-10"), encoder, out=tmp_path)
     maps = upsample_and_average(read_branch_maps(path), [(48, 48)] * 6)
     scores = [image["score"] for image in record["images"]]
     assert scores != pytest.approx([anomaly_map.max() for anomaly_map in maps])

@@ -7,37 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_data import write_category, write_encoder
 from small_runs import EXPERIMENTS, FAST, contents, numbers
 
 from pradot import Encoder
 from pradot.paper.presets import RIVALS
 from pradot.paper.repeat import TOLERANCE
 from pradot.paper.runs import read_branch_maps, run
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_category(root, n_train=8, n_good=8, n_bad=8)
-    return root
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-@pytest.fixture(scope="module")
-def encoder(spec):
-    return Encoder(spec, image_size=64)
-
-
-@pytest.fixture(scope="module")
-def finished(data, encoder, tmp_path_factory):
-    """The record of a run."""
-    folder = tmp_path_factory.mktemp("finished")
-    return run("mvtec_ad", data, "part", FAST, encoder, out=folder / "runs", model=folder / "model")[1]
 
 
 @pytest.mark.parametrize("name", ["paper", "fast", "best", "patchcore-10-position", "padim"])

@@ -3,10 +3,12 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from small_data import write_category, write_encoder
 
+from pradot import Encoder
 from pradot.cli import main
 from pradot.paper.presets import get_preset
 from pradot.paper.speed import measurement
@@ -14,13 +16,15 @@ from pradot.paper.speed import measurement
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """The same measurement with few channels, images and prototypes; gives the command's words."""
+    """The same measurement with few channels, images, patches, iterations and prototypes; gives the command's words."""
     monkeypatch.setattr(measurement, "GRIDS", {14: (3, 10), 28: (2, 6)})
     monkeypatch.setattr(measurement, "N_IMAGES", 8)
     for settings in (measurement.PAPER, measurement.FAST):
         monkeypatch.setitem(settings, "n_prototypes", 1)
         monkeypatch.setitem(settings, "batch_size", 8)
+    monkeypatch.setitem(measurement.PAPER, "n_iter", 10)
     monkeypatch.setitem(measurement.FAST, "tol", 0.3)
+    monkeypatch.setattr(measurement, "Encoder", partial(Encoder, image_size=64))
     small_preset = lambda name: replace(get_preset(name), n_prototypes=1, max_steps=1, tol=1.0)  # noqa: E731
     monkeypatch.setattr(measurement, "get_preset", small_preset)
     write_category(tmp_path / "data", "bottle", n_train=16)

@@ -12,7 +12,7 @@ import timm
 import torch
 from small_data import save_random
 
-from pradot import Encoder, PradotError
+from pradot import Encoder, PradotError, encoder, weights
 from pradot.encoder import default_encoder, make_encoder
 from pradot.weights import OFFLINE_ENCODER, PAPER_ENCODER, weights_available
 
@@ -189,11 +189,14 @@ def test_a_download_that_fails_after_the_hub_answered_is_no_other_error(monkeypa
     def fail(*args, **kwargs):
         raise error
 
+    small = "test_resnet.r160_in1k"  # the paper's takes a second to build
+    for module in (weights, encoder):
+        monkeypatch.setattr(module, "PAPER_ENCODER", small)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: None)
     monkeypatch.setattr(timm.models._hub, "hf_hub_download", fail)
     with pytest.raises(PradotError) as raised:
-        Encoder(PAPER_ENCODER)
-    for part in (PAPER_ENCODER, "download failed: the line is cut", "--weights FILE", f"--encoder {OFFLINE_ENCODER}"):
+        Encoder(small)
+    for part in (small, "download failed: the line is cut", "--weights FILE", f"--encoder {OFFLINE_ENCODER}"):
         assert part in str(raised.value)
     assert "\n" not in str(raised.value)
     assert make_encoder("auto", image_size=64, device="cpu").name == OFFLINE_ENCODER

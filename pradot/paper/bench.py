@@ -33,6 +33,8 @@ from pradot.progress import progress_bar
 
 __all__ = ["Job", "Outcome", "bench", "list_ablation_jobs", "list_jobs"]
 
+TIMEOUT = 10  # seconds in which a scheduler answers
+
 
 class Outcome(NamedTuple):
     """What became of a job."""
@@ -209,7 +211,7 @@ def _on_cluster(do, jobs, address):
     if not is_this_machine(address):
         check_allowed(f"connecting to the Dask scheduler {address}")
     try:
-        client = Client(address, timeout=10, set_as_default=False)
+        client = Client(address, timeout=TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise PradotError(f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`") from error
     with client:
