@@ -85,8 +85,8 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
     found_ : list of Branch
         Those whose prototypes an equal fit had left in `cache`.
     n_images_ : dict of str to int
-        ``train`` and ``validation``: images used for steps and for choosing the epoch. `partial_fit` adds to the first each time
-        that an image is given.
+        ``train`` and ``validation``: images used for steps and for choosing the epoch. `partial_fit` adds to the first
+        each time that an image is given.
     notes_ : list of str
         What differs from the asked-for setting, in plain sentences.
 

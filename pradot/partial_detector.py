@@ -16,8 +16,8 @@ class DetectorPartialFitMixin:
     def partial_fit(self, images):
         """Go on learning from some normal images; the first call starts the prototypes of every branch from its own.
 
-        Each call makes one pass over its images, see `PrototypeLearner.partial_fit` for the steps, their order, and the settings
-        that count. Only features of these images are held, and nothing of them is kept. The first call starts a model, unless
+        Each call makes one pass over its images, see `PrototypeLearner.partial_fit` for the steps, their order, and the
+        settings that count. Features of these images alone are held, and none is kept. The first call starts a model, unless
         there is one: after `fit`, and after `load` of any saved model, one goes on from that. `fit` starts anew.
 
         Nothing is held out (`validation_fraction` is not looked at). Spreads (`spread_power`) are measured after each call's
@@ -27,8 +27,8 @@ class DetectorPartialFitMixin:
             r_j <- w r_j + sum of their costs / g
             spread_j = (r_j + k) / (n_j + k)
 
-        with ``w = ema ** (n_images / batch_size)``, what the call has left of the prototypes that older patches were measured by,
-        and ``k = SPREAD_PRIOR`` as in `ScoringMixin.spread`, which is what one call gives. Spreads that `fit` measured count as
+        with ``w = ema ** (n_images / batch_size)``, what the call has left of the prototypes that older patches were measured
+        by, and ``k = SPREAD_PRIOR``: one call alone gives what `ScoringMixin.spread` does. Spreads that `fit` measured count as
         if each prototype had had the same number of patches.
 
         Parameters
@@ -43,8 +43,8 @@ class DetectorPartialFitMixin:
         Raises
         ------
         PradotError
-            An image cannot be read, a setting is out of range, `branches` are not those of the calls before, or the features are
-            of another shape. The detector is as it was before the call, whatever stopped it.
+            An image cannot be read, a setting is out of range, `branches` are not those of the calls before, or the features
+            are of another shape. The detector is as it was before the call, whatever stopped it.
 
         Examples
         --------

@@ -19,19 +19,18 @@ class LearnerPartialFitMixin:
     def partial_fit(self, features):
         """Go on learning from some images; the first call starts the prototypes from its own (`start`).
 
-        One pass over the images in the order given: steps of `batch_size` images, of which the last may be smaller. In a step of
-        b images, whose barycentres are c_j, a prototype keeps ``k = ema ** (b / batch_size)`` of itself::
+        One pass over the images in the order given: steps of `batch_size` images, of which the last may be smaller. In a step
+        of b images, whose barycentres are c_j, a prototype keeps ``k = ema ** (b / batch_size)`` of itself::
 
             z_j <- k z_j + (1 - k) c_j
 
-        so that each image counts alike, and what is left of the prototypes before the call is ``ema ** (n_images / batch_size)``
-        however it was divided. Transport starts from the dual and the scale that the step before has left, also the last one of
-        the call before. After `fit` one goes on from the prototypes that it kept, with transport from nothing; `fit` itself
-        starts anew.
+        so that after n_images ``ema ** (n_images / batch_size)`` is left of older prototypes, in however many calls they came.
+        Streamed transport starts from the dual and the scale that the step before has left, also the last one of the call
+        before. After `fit` one goes on from the prototypes that it kept, with transport from nothing; `fit` itself starts anew.
 
-        Calls of whole batches, one after the other, make the steps of one call with all of their images, whose start would have
-        looked at all of them. A `fit` of one epoch makes these steps too, in an order of its own; it leaves out an
-        incomplete batch, takes one batch that is smaller than `batch_size` for a whole step, and measures `scale_` on other images.
+        Calls of whole batches, one after the other, make the steps of one call with all their images, but for the start, which
+        looks at those of the first call. A `fit` of one epoch makes these steps too, in an order of its own; it leaves out an
+        incomplete batch, takes a single smaller one for a whole step, and measures `scale_` after the epoch.
 
         Parameters
         ----------
@@ -58,8 +57,8 @@ class LearnerPartialFitMixin:
         - `prototypes_`, `positions_`: those after the last step, which is `best_step_`.
         - `scale_`: the largest costs seen in any step, each between the step's images and the prototypes it began with, and
           those of `fit` if that came before.
-        - `history_`: goes on step by step, but for ``validation_step`` and ``validation_loss``. In a learner of a model that was
-          loaded, it and `n_steps_` begin with the loading.
+        - `history_`: goes on step by step, but for ``validation_step`` and ``validation_loss``. In a model that was loaded, it
+          and `n_steps_` begin with the loading.
         """
         self.check_settings()
         check_training_maps(features)

@@ -23,8 +23,8 @@ from pradot.starts import start_prototypes
 class PrototypeLearner(LearnerPartialFitMixin, ScoringMixin, BaseEstimator):
     """Local (`alpha` > 0) or global (`alpha` = 0) prototypes of one feature scale.
 
-    What is done with them once they are learned (`cost`, `nearest`, `spread`, `transported`): see `ScoringMixin`. Images that come
-    in parts: see `partial_fit`, which also says what it makes of the settings and attributes.
+    What is done with them once they are learned (`cost`, `nearest`, `spread`, `transported`): see `ScoringMixin`. Images that
+    come in parts: see `partial_fit`, which also says what it makes of the settings and attributes.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ class PrototypeLearner(LearnerPartialFitMixin, ScoringMixin, BaseEstimator):
         return self
 
     def _start(self, features, generator):
-        """Prototypes before the first step, from feature maps (n_images, height, width, channels), and nothing of older ones."""
+        """Prototypes before the first step, from feature maps (n_images, height, width, channels); older ones are forgotten."""
         self.grid_shape_ = tuple(features.shape[1:3])
         self.prototypes_, self.positions_ = (  # (m, channels), (m, 2)
             part.to(self.device) for part in start_prototypes(self.start, features, self.n_prototypes, generator, self.progress)
