@@ -71,7 +71,6 @@ class LearnerPartialFitMixin:
         """As `partial_fit`; an error leaves what was done so far."""
         scales = []
         if hasattr(self, "prototypes_"):
-            self._check_shape(features)
             scales.append(self.scale_)
             if not self._continues:
                 self._forget_transport()

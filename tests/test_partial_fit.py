@@ -91,6 +91,14 @@ def test_what_is_left_of_the_prototypes_depends_on_the_number_of_images_alone():
         torch.testing.assert_close(learner.prototypes_, (0.6**2.5 * first + (1 - 0.6**2.5) * other).view(1, 3))
 
 
+def test_half_a_batch_moves_features_and_positions_by_half_a_step():
+    features, settings = feature_maps(3), {"positions": "learned", "n_prototypes": 2}
+    half = quick(0.3, ema=0.64, batch_size=6, **settings).partial_fit(features)
+    whole = quick(0.3, ema=0.8, batch_size=3, **settings).partial_fit(features)
+    torch.testing.assert_close(half.prototypes_, whole.prototypes_)
+    torch.testing.assert_close(half.positions_, whole.positions_)
+
+
 def test_the_scale_is_the_largest_cost_of_any_step(monkeypatch):
     seen, step = [], PrototypeLearner._step
 
@@ -118,6 +126,7 @@ def test_a_fit_starts_anew_and_goes_on_from_what_it_kept():
     by_hand = quick(0.3, **STREAMED)  # without the dual of the fit's last step, which may not be that of its best
     by_hand.prototypes_, by_hand.positions_, by_hand.scale_, by_hand.grid_shape_ = kept, fitted.positions_, scale, (4, 4)
     assert equal(state(fitted), state(by_hand.partial_fit(more[:3])))
+    assert equal(state(fitted), state(again.partial_fit(more[:3])))
     assert fitted.n_steps_ == 7 and by_hand.n_steps_ == 1 and len(fitted.history_["loss"]) == 7
     assert not hasattr(clone(fitted), "prototypes_")
 
@@ -161,14 +170,15 @@ def held(estimator):
 
 
 def test_nothing_of_the_images_is_kept():
-    learner, detector = quick(0.3, **STREAMED), started_detector()
     found = set()
-    for n in (4, 4, 100, 1):
-        learner.partial_fit(feature_maps(n))
-        detector.partial_fit_features(maps(n))
-        for one in detector.learners_.values():
-            one._search = None  # made again when it is needed: it has room for one block of images
-        found.add((held(learner), held(detector)))
+    for parts in ([4, 4, 60, 1], [60, 1]):
+        learner, detector = quick(0.3, **STREAMED), started_detector()
+        for n in parts:
+            learner.partial_fit(feature_maps(n))
+            detector.partial_fit_features(maps(n))
+            for one in detector.learners_.values():
+                one._search = None  # made again when it is needed: it has room for one block of images
+            found.add((held(learner), held(detector)))
     assert len(found) == 1
 
 
@@ -198,6 +208,18 @@ def test_bad_features_change_nothing(bad, started):
         learner.partial_fit(make())
     assert "\n" not in str(raised.value)
     assert vars(learner).keys() == before.keys() and all(value is before[name] for name, value in vars(learner).items())
+
+
+def test_settings_out_of_range_change_nothing():
+    learner, detector = quick().partial_fit(feature_maps(3)), started_detector().partial_fit_features(maps())
+    before = learned(detector), state(learner)
+    with pytest.raises(PradotError, match="ema is 1"):
+        learner.set_params(ema=1).partial_fit(feature_maps(3))
+    for learn, given in ((detector.partial_fit, []), (detector.partial_fit_features, maps())):
+        with pytest.raises(PradotError, match="spread_power is 2"):
+            detector.set_params(spread_power=2)
+            learn(given)
+    assert equal(learned(detector), before[0]) and equal(state(learner), before[1])
 
 
 def test_a_call_that_is_stopped_changes_nothing(monkeypatch):
