@@ -21,16 +21,19 @@ from pradot.images import image_shape, list_images, read_image
 from pradot.learned import learn_once
 from pradot.maps import image_score, smoothed, upsample_and_average
 from pradot.memory import chosen
+from pradot.partial_detector import DetectorPartialFitMixin
 from pradot.prototypes import PrototypeLearner
-from pradot.saved import open_model, rounded, write_model
+from pradot.saved import go_on_from, open_model, rounded, write_model
 from pradot.settings import STORAGES, check_settings, learner_settings
 from pradot.weights import OFFLINE_ENCODER
 
 _AT_ONCE = 64  # images whose features are held while others are scored
 
 
-class Pradot(BaseEstimator):
+class Pradot(DetectorPartialFitMixin, BaseEstimator):
     """Anomaly detection by local and global prototypes with optimal transport.
+
+    Images that come in parts, or that are too many to hold all their feature maps: see `partial_fit`.
 
     Parameters
     ----------
@@ -75,12 +78,15 @@ class Pradot(BaseEstimator):
     learners_ : dict of Branch to PrototypeLearner
     spreads_ : dict of Branch to Tensor of shape (m,)
         Relative spread of every prototype; empty if `spread_power` is 0.
+    spread_counts_ : dict of Branch to Tensor of shape (m,)
+        Patches that these are taken from, older ones counting less; empty if `fit` measured them. See `partial_fit`.
     seconds_ : dict of Branch to float
         What learning its prototypes took, now or before.
     found_ : list of Branch
         Those whose prototypes an equal fit had left in `cache`.
     n_images_ : dict of str to int
-        ``train`` and ``validation``: images used for steps and for choosing the epoch.
+        ``train`` and ``validation``: images used for steps and for choosing the epoch. `partial_fit` adds to the first
+        each time that an image is given.
     notes_ : list of str
         What differs from the asked-for setting, in plain sentences.
 
@@ -181,7 +187,7 @@ class Pradot(BaseEstimator):
         held_out = None if validation is None else self._embeddings(validation)
         n_validation = len(next(iter(validation.values()))) if parts is None else len(parts[1])
         self.n_images_ = {"train": n_images if parts is None else len(parts[0]), "validation": n_validation}
-        self.learners_, self.spreads_, self.seconds_, self.found_, notes = {}, {}, {}, [], {}
+        self.learners_, self.spreads_, self.spread_counts_, self.seconds_, self.found_, notes = {}, {}, {}, {}, [], {}
         for branch in as_branches(self.branches):
             self.learners_[branch] = learner = self._learner(branch)
             maps = embeddings[branch.scale]
@@ -332,7 +338,7 @@ class Pradot(BaseEstimator):
         encoder, settings, config, tensors = open_model(Path(folder), cls._saved_settings(), encoder, device)
         self = cls(encoder, **settings)
         self.n_images_, self.notes_ = config["n_images"], config["notes"]
-        self.learners_, self.spreads_ = {}, {}
+        self.learners_, self.spreads_, self.spread_counts_ = {}, {}, {}
         for number, (branch, learnt) in enumerate(zip(settings["branches"], config["branches"], strict=True)):
             learner = self._learner(branch)
             learner.prototypes_ = tensors[f"prototypes.{number}"].to(encoder.device, torch.float32)
@@ -342,6 +348,7 @@ class Pradot(BaseEstimator):
             self.learners_[branch] = learner
             if self.spread_power:
                 self.spreads_[branch] = tensors[f"spread.{number}"].to(encoder.device)
+            go_on_from(self, branch, number, learnt, tensors)
         return self
 
     @classmethod

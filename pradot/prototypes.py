@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from pradot.block_cost import by_cell
 from pradot.cost import CostScale, grid_positions, unit_vectors
 from pradot.learner_input import check_settings, check_training_maps
+from pradot.partial_learner import LearnerPartialFitMixin
 from pradot.precision import ieee_float32
 from pradot.progress import progress_bar
 from pradot.scoring import ScoringMixin
@@ -19,10 +20,11 @@ from pradot.sending import send_dense, send_streamed
 from pradot.starts import start_prototypes
 
 
-class PrototypeLearner(ScoringMixin, BaseEstimator):
+class PrototypeLearner(LearnerPartialFitMixin, ScoringMixin, BaseEstimator):
     """Local (`alpha` > 0) or global (`alpha` = 0) prototypes of one feature scale.
 
-    What is done with them once they are learned (`cost`, `nearest`, `spread`, `transported`): see `ScoringMixin`.
+    What is done with them once they are learned (`cost`, `nearest`, `spread`, `transported`): see `ScoringMixin`. Images that
+    come in parts: see `partial_fit`, which also says what it makes of the settings and attributes.
 
     Parameters
     ----------
@@ -159,7 +161,7 @@ class PrototypeLearner(ScoringMixin, BaseEstimator):
         self.check_settings()
         check_training_maps(features)
         self.notes_ = []
-        n_images, height, width = features.shape[:3]
+        n_images, (height, width) = len(features), features.shape[1:3]
         if validation is None or len(validation) == 0:
             validation = features
             self.notes_.append("no validation images: the best epoch is chosen by the training images' own transport loss")
@@ -171,15 +173,7 @@ class PrototypeLearner(ScoringMixin, BaseEstimator):
             )
 
         generator = torch.Generator().manual_seed(self.random_state)  # on the CPU: the same draw on every device
-        self.grid_shape_ = (height, width)
-        self.prototypes_, self.positions_ = (  # (m, channels), (m, 2)
-            part.to(self.device) for part in start_prototypes(self.start, features, self.n_prototypes, generator, self.progress)
-        )
-        self.history_ = {k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")}
-        self._dual, self._largest, self._n_passes = None, None, 2  # of the step before
-        if self.precision != self._precision():
-            self.notes_.append(f"{self.device} has no instructions for bfloat16: matrix products in full precision")
-
+        self._start(features, generator)
         steps_per_epoch = n_images // batch_size
         n_steps = self.n_epochs * steps_per_epoch
         if self.max_steps is not None:
@@ -201,6 +195,21 @@ class PrototypeLearner(ScoringMixin, BaseEstimator):
         self.best_step_, self.scale_, self.prototypes_, self.positions_ = best[1]
         return self
 
+    def _start(self, features, generator):
+        """Prototypes before the first step, from feature maps (n_images, height, width, channels); older ones are forgotten."""
+        self.grid_shape_ = tuple(features.shape[1:3])
+        self.prototypes_, self.positions_ = (  # (m, channels), (m, 2)
+            part.to(self.device) for part in start_prototypes(self.start, features, self.n_prototypes, generator, self.progress)
+        )
+        self.history_ = {k: [] for k in ("loss", "marginal_error", "n_iter", "movement", "validation_step", "validation_loss")}
+        self._forget_transport()
+        if self.precision != self._precision():
+            self.notes_.append(f"{self.device} has no instructions for bfloat16: matrix products in full precision")
+
+    def _forget_transport(self):
+        """The next transport starts from nothing."""
+        self._dual, self._largest, self._n_passes, self._continues = None, None, 2, False
+
     def _better(self, best, step, validation, batch_size):
         """Validate after a step; return the better of `best` and this: its loss, and what is kept of it."""
         loss, scale = self._validate(validation, batch_size)
@@ -208,14 +217,19 @@ class PrototypeLearner(ScoringMixin, BaseEstimator):
         self.history_["validation_loss"].append(loss)
         return (loss, (step, scale, self.prototypes_.clone(), self.positions_.clone())) if loss < best[0] else best
 
-    def _step(self, features):
-        """One training step on a batch (batch, height, width, channels)."""
+    def _step(self, features, share=1.0):
+        """One training step on a batch (batch, height, width, channels), which counts for a `share` of a step.
+
+        Prototypes keep ``ema ** share``: as much is left of them after two half steps as after a whole one. Returns the largest
+        costs of the batch, a `CostScale`.
+        """
+        ema = self.ema**share
         sent = self._send(features.to(self.device))
         if self.solver == "streamed":
             self._dual, self._largest, self._n_passes = sent.dual, sent.scale.feature, sent.n_passes
         # The weights of the prototypes are 1 / m, so m T^T x is what each receives on average.
         barycentres = len(self.prototypes_) * sent.features  # (m, channels)
-        moved = self.ema * self.prototypes_ + (1 - self.ema) * barycentres
+        moved = ema * self.prototypes_ + (1 - ema) * barycentres
         if sent.received is not None:  # where transport stops at a tolerance, a prototype may receive nothing: it stays
             moved = torch.where(sent.received[:, None] > 0, moved, self.prototypes_)
         similarity = (unit_vectors(moved) * unit_vectors(self.prototypes_)).sum(1)  # (m,)
@@ -229,7 +243,8 @@ class PrototypeLearner(ScoringMixin, BaseEstimator):
             # square stays on it. The scale of features does not matter (cosine), that of positions does.
             received = sent.received[:, None]  # (m, 1)
             mean = torch.where(received > 0, sent.positions / received, self.positions_)  # (m, 2)
-            self.positions_ = self.ema * self.positions_ + (1 - self.ema) * mean
+            self.positions_ = ema * self.positions_ + (1 - ema) * mean
+        return sent.scale
 
     def _send(self, features):
         """Transport a batch (batch, height, width, channels) to the prototypes; a `Sent`."""

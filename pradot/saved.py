@@ -71,11 +71,46 @@ def write_model(folder, detector, encoder, settings):
         tensors[f"positions.{number}"] = learner.positions_.cpu().contiguous()
     for number, spread in enumerate(detector.spreads_.values()):
         tensors[f"spread.{number}"] = spread.cpu().contiguous()
+    _add_what_goes_on(detector, config, tensors)
     text = json.dumps(config, indent=1) + "\n"
     # The settings go into the safetensors header too: a pair of files from two models is told apart on loading.
     save_sealed(tensors, folder / "model.safetensors", {"config": text})
     with replacing(folder / "config.json") as temporary:
         temporary.write_text(text)
+
+
+def _add_what_goes_on(detector, config, tensors):
+    """What `partial_fit` goes on from and scoring does without: nothing after `fit`, which leaves nothing of the kind."""
+    for number, (branch, learner) in enumerate(detector.learners_.items()):
+        if learner._continues and learner._dual is not None:
+            config["branches"][number]["transport"] = {"largest": learner._largest, "n_passes": learner._n_passes}
+            tensors[f"dual.{number}"] = learner._dual.cpu().contiguous()
+        if branch in detector.spread_counts_:
+            tensors[f"spread_count.{number}"] = detector.spread_counts_[branch].cpu().contiguous()
+
+
+def go_on_from(detector, branch, number, learnt, tensors):
+    """Give a detector that is being loaded what its `partial_fit` goes on from, as far as the model has it.
+
+    Parameters
+    ----------
+    detector : Pradot
+    branch : Branch
+        One of its branches, whose learner is there.
+    number : int
+        Of the branch.
+    learnt : dict
+        What ``config.json`` says of it.
+    tensors : dict of str to Tensor
+        The model's.
+    """
+    learner = detector.learners_[branch]
+    if "transport" in learnt:
+        learner._dual = tensors[f"dual.{number}"].to(learner.device)
+        learner._largest, learner._n_passes = learnt["transport"]["largest"], learnt["transport"]["n_passes"]
+        learner._continues = True
+    if (count := tensors.get(f"spread_count.{number}")) is not None:
+        detector.spread_counts_[branch] = count.to(learner.device)
 
 
 def rounded(prototypes, dtype):

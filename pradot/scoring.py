@@ -100,6 +100,11 @@ class ScoringMixin:
         Tensor of shape (m,)
             Positive; 1 where patches cost what they cost on average.
         """
+        cost, n = self._relative_costs(*features)
+        return (cost + SPREAD_PRIOR) / (n + SPREAD_PRIOR)
+
+    def _relative_costs(self, *features):
+        """Of each prototype's own patches: the sum of their costs beside the mean cost of all, and their number; (m,) both."""
         found = [self.nearest(part, self.scale_) for part in features]
         cost, index = (
             torch.cat([maps.flatten() for maps in of_all]) for of_all in zip(*found, strict=True)
@@ -107,7 +112,7 @@ class ScoringMixin:
         m, mean = len(self.prototypes_), cost.mean().clamp(min=torch.finfo(cost.dtype).tiny)
         n = index.bincount(minlength=m)  # (m,)
         total = cost.new_zeros(m).index_add_(0, index, cost)  # (m,)
-        return (total / mean + SPREAD_PRIOR) / (n + SPREAD_PRIOR)
+        return total / mean, n
 
     @ieee_float32()
     def transported(self, features, scale=None):
