@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from pradot.branches import PAPER_BRANCHES, as_branches
 from pradot.branches import Branch as Branch  # beside `Pradot` for those who take both
-from pradot.cost import CostScale
 from pradot.embedding import embed
 from pradot.encoder import Encoder
 from pradot.errors import PradotError, is_whole
@@ -23,7 +22,7 @@ from pradot.maps import image_score, smoothed, upsample_and_average
 from pradot.memory import chosen
 from pradot.partial_detector import DetectorPartialFitMixin
 from pradot.prototypes import PrototypeLearner
-from pradot.saved import go_on_from, open_model, rounded, write_model
+from pradot.saved import open_model, restore, rounded, write_model
 from pradot.settings import STORAGES, check_settings, learner_settings
 from pradot.weights import OFFLINE_ENCODER
 
@@ -337,18 +336,7 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
         """
         encoder, settings, config, tensors = open_model(Path(folder), cls._saved_settings(), encoder, device)
         self = cls(encoder, **settings)
-        self.n_images_, self.notes_ = config["n_images"], config["notes"]
-        self.learners_, self.spreads_, self.spread_counts_ = {}, {}, {}
-        for number, (branch, learnt) in enumerate(zip(settings["branches"], config["branches"], strict=True)):
-            learner = self._learner(branch)
-            learner.prototypes_ = tensors[f"prototypes.{number}"].to(encoder.device, torch.float32)
-            learner.positions_ = tensors[f"positions.{number}"].to(encoder.device)
-            learner.grid_shape_ = tuple(learnt["grid_shape"])
-            learner.scale_ = CostScale(*learnt["scale"])
-            self.learners_[branch] = learner
-            if self.spread_power:
-                self.spreads_[branch] = tensors[f"spread.{number}"].to(encoder.device)
-            go_on_from(self, branch, number, learnt, tensors)
+        restore(self, config, tensors, folder)
         return self
 
     @classmethod

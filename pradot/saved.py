@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from pradot.branches import Branch
+from pradot.cost import CostScale
 from pradot.encoder import Encoder
 from pradot.errors import PradotError
 from pradot.files import replacing
@@ -89,28 +90,46 @@ def _add_what_goes_on(detector, config, tensors):
             tensors[f"spread_count.{number}"] = detector.spread_counts_[branch].cpu().contiguous()
 
 
-def go_on_from(detector, branch, number, learnt, tensors):
-    """Give a detector that is being loaded what its `partial_fit` goes on from, as far as the model has it.
+def restore(detector, config, tensors, folder):
+    """Give a detector that is being loaded the prototypes of its branches, and what `partial_fit` goes on from if it was used.
 
     Parameters
     ----------
     detector : Pradot
-    branch : Branch
-        One of its branches, whose learner is there.
-    number : int
-        Of the branch.
-    learnt : dict
-        What ``config.json`` says of it.
+        With the model's encoder and settings.
+    config : dict
+        What ``config.json`` holds.
     tensors : dict of str to Tensor
         The model's.
+    folder : str or Path
+        Where they are from.
+
+    Raises
+    ------
+    PradotError
+        Something is missing, or of another kind than `write_model` writes.
     """
-    learner = detector.learners_[branch]
-    if "transport" in learnt:
-        learner._dual = tensors[f"dual.{number}"].to(learner.device)
-        learner._largest, learner._n_passes = learnt["transport"]["largest"], learnt["transport"]["n_passes"]
-        learner._continues = True
-    if (count := tensors.get(f"spread_count.{number}")) is not None:
-        detector.spread_counts_[branch] = count.to(learner.device)
+    detector.learners_, detector.spreads_, detector.spread_counts_ = {}, {}, {}
+    try:
+        detector.n_images_, detector.notes_ = config["n_images"], config["notes"]
+        for number, (branch, learnt) in enumerate(zip(detector.branches, config["branches"], strict=True)):
+            detector.learners_[branch] = learner = detector._learner(branch)
+            learner.prototypes_ = tensors[f"prototypes.{number}"].to(learner.device, torch.float32)
+            learner.positions_ = tensors[f"positions.{number}"].to(learner.device)
+            learner.grid_shape_ = tuple(learnt["grid_shape"])
+            learner.scale_ = CostScale(*learnt["scale"])
+            if detector.spread_power:
+                detector.spreads_[branch] = tensors[f"spread.{number}"].to(learner.device)
+            if "transport" in learnt:
+                learner._dual = tensors[f"dual.{number}"].to(learner.device)
+                learner._largest, learner._n_passes = learnt["transport"]["largest"], learnt["transport"]["n_passes"]
+                learner._continues = True
+            if (count := tensors.get(f"spread_count.{number}")) is not None:
+                detector.spread_counts_[branch] = count.to(learner.device)
+    except KeyError as error:
+        raise _damaged(folder, f"{error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise _damaged(folder, f"{type(error).__name__}: {error}") from error
 
 
 def rounded(prototypes, dtype):

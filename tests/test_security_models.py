@@ -111,6 +111,23 @@ def test_a_model_of_other_kinds_is_refused_in_one_line(model, here, capsys, chan
     assert "model" in said_in_one_line(capsys)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"branches": []}, "shorter"),
+        ({"branches": [{}]}, "'grid_shape' is missing"),
+        ({"branches": [{"grid_shape": 4, "scale": [1.0, 1.0]}]}, "TypeError"),
+        ({"branches": [{"grid_shape": [4, 4], "scale": [1.0]}]}, "TypeError"),
+        ({"branches": [{"grid_shape": [4, 4], "scale": [1.0, 1.0], "transport": {}}]}, "'dual.0' is missing"),
+        ({"n_images": None, "branches": None}, "TypeError"),
+    ],
+)
+def test_a_model_whose_branches_are_not_those_of_a_model_is_refused(model, tiny_encoder, change, why):
+    rewritten(model, lambda config: config.update(change))
+    with pytest.raises(PradotError, match=f"is damaged .*{why}"):
+        Pradot.load(model, encoder=tiny_encoder)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "1" * 5000 + "}", "\x00", "null"])
 def test_json_made_to_break_the_reader_is_refused(model, here, capsys, text, draw):
     Image.fromarray(draw(1, 1)[0]).save(here / "a.png")
