@@ -87,6 +87,10 @@ class Command:
         assert self.status is not None, f"it hangs; it has said: {self.said}"
         return self
 
+    def is_running(self):
+        """Whether it has not ended yet."""
+        return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE  # until `wait` has read its status
+
     @property
     def said(self):
         """What it has printed."""

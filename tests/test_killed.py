@@ -30,10 +30,13 @@ os.replace = replace_
 
 
 def kill_at(moment, work, folder):
-    """Start, kill after some seconds; whether it was running still."""
+    """Start, kill after some seconds; whether it was running still, and for how many seconds it ran."""
     command = work.start(folder)
-    time.sleep(moment)
-    return command.kill()
+    start = time.monotonic()
+    while command.is_running() and time.monotonic() < start + moment:
+        time.sleep(0.005)
+    seconds = time.monotonic() - start
+    return command.kill(), seconds
 
 
 def moments_of(kind, n):
@@ -48,8 +51,8 @@ def kill_and_start_again(kind, n, undisturbed, tmp_path):
     still = seconds  # that it takes: other work on the machine may have made the undisturbed one slow
     for number, part in enumerate(moments_of(kind, n)):
         folder = tmp_path / f"{number}"
-        hit = kill_at(part * still, work, folder)
-        n_hit, still = n_hit + hit, still if hit else part * still
+        hit, ran = kill_at(part * still, work, folder)
+        n_hit, still = n_hit + hit, still if hit else ran
         left = leftovers(folder) if folder.exists() else []
         n_half += any(".partial" in name for name in left)
         for path, _ in contents(folder, work.out).items():  # whole already

@@ -214,8 +214,9 @@ class Undisturbed:
         if kind not in self.found:
             folder = self.tmp.mktemp("undisturbed")
             work.prepare(folder)
+            command = work.start(folder)  # which waits for the common parent to be ready
             start = time.monotonic()
-            done = work.start(folder).wait()
+            done = command.wait()
             seconds = time.monotonic() - start
             assert done.status == 0, done.said
             assert leftovers(folder) == []
