@@ -13,6 +13,7 @@ from pradot.bounds import DIRECTIONS, ROUNDING, CosineBounds
 from pradot.cost import check_scale, spatial_cost
 
 _BANDS = 7  # of the grid's rows, in which a search looks for the cheapest prototype
+_NEAR = 0.15  # of all patches and places: where bounds leave more, the pairs left are not worth finding
 _LEFT = 0.03  # of all pairs; where bounds leave more, the product for all is quicker
 
 
@@ -24,8 +25,8 @@ class NearestSearch:
     a band whose spatial cost alone exceeds the lowest cost that it has found: nothing there can win.
 
     Where embeddings are long, there are no bands: the product of whole vectors is made only for the pairs that bounds of their
-    cosines leave (`pradot.bounds`), one in some hundred. Not on a GPU or in reduced precision: there products cost little
-    beside looking for what is left.
+    cosines leave (`pradot.bounds`), one in some hundred. Bounds that leave too many, more often than not, are given up.
+    None are made on a GPU or in reduced precision: there products cost little beside looking for what is left.
 
     Parameters
     ----------
@@ -34,7 +35,17 @@ class NearestSearch:
     """
 
     def __init__(self, prototypes, positions, grid_shape, alpha, *, precision="full"):
-        self._grid_shape = height, width = tuple(grid_shape)
+        self._given = prototypes, positions, alpha, precision
+        self._grid_shape, self._worth = tuple(grid_shape), 0
+        n_pairs, n_channels = len(positions) * math.prod(self._grid_shape), prototypes.shape[1]
+        cheap = prototypes.device.type == "cuda" or precision == "reduced"
+        bounded = n_pairs > block_cost.BLOCK // 16 and n_channels >= 4 * DIRECTIONS and not cheap
+        self._prepare(bounded)
+
+    def _prepare(self, bounded):
+        """Lay out the prototypes for a search with or without bounds."""
+        prototypes, positions, alpha, precision = self._given
+        height, width = self._grid_shape
         places, place = positions.unique(dim=0, return_inverse=True)  # (n_places, 2) by row, (m,)
         counts = place.bincount()
         if (counts != counts[0]).any():  # as places of their own then
@@ -42,10 +53,7 @@ class NearestSearch:
             places, counts = positions[place.argsort()], torch.ones_like(place)
         self._copies = int(counts[0])
         at_place = place.argsort(stable=True).view(len(places), -1)  # (n_places, copies), the prototypes of each place
-        n_pairs, n_channels = len(positions) * height * width, prototypes.shape[1]
-        cheap = prototypes.device.type == "cuda" or precision == "reduced"
-        bounded = n_pairs > block_cost.BLOCK // 16 and n_channels >= 4 * DIRECTIONS and not cheap
-        n_bands = _BANDS if alpha and n_pairs > block_cost.BLOCK and not bounded else 1
+        n_bands = _BANDS if alpha and len(positions) * height * width > block_cost.BLOCK and not bounded else 1
         step = -(-height // n_bands)
         starts = range(0, height, step)
         self._cells = [slice(start * width, min(start + step, height) * width) for start in starts]
@@ -54,7 +62,8 @@ class NearestSearch:
         bands = [slice(*ends) for ends in pairwise([0, *edges.tolist(), len(rows)]) if ends[0] < ends[1]]
         # In a band copy by copy, each copy at all places.
         self._order = torch.cat([at_place[band].T.flatten() for band in bands])  # (m,)
-        self._cost = BlockCost(prototypes[self._order], positions[self._order], grid_shape, alpha, precision=precision)
+        ordered = prototypes[self._order], positions[self._order]
+        self._cost = BlockCost(*ordered, self._grid_shape, alpha, precision=precision)
         self._bounds = CosineBounds(self._cost.unit) if bounded else None
         self._bands = [
             _Band(
@@ -104,7 +113,11 @@ class NearestSearch:
         cost = self._cost.of_pairs(x, index)
         check_finite(cost.max().item())
         shape = (*self._grid_shape, x.shape[1])
-        return cost.view(shape).permute(2, 0, 1), self._order[index].view(shape).permute(2, 0, 1)
+        found = cost.view(shape).permute(2, 0, 1), self._order[index].view(shape).permute(2, 0, 1)
+        if self._worth < 0:
+            self._prepare(bounded=False)
+            self._worth = 0
+        return found
 
     def _in_all(self, x, cells):
         """Which prototype is the cheapest for each patch x (n_cells, batch, ...) of some cells: (n_cells * batch,)."""
@@ -113,6 +126,7 @@ class NearestSearch:
         if self._bounds is not None:
             x, parts = self._bounds.split(x)
             index = self._cheapest_of_few(x, parts, of_cell)
+            self._worth += -1 if index is None else 1
             if index is not None:
                 return index
         return self._cheapest(x, of_cell, self._bands[0])[1]
@@ -156,7 +170,10 @@ class NearestSearch:
         copy = cos.gather(2, place[:, None, None].expand(-1, self._copies, 1))[:, :, 0].argmax(1)  # (k,)
         c_feat = 1 - (x * self._cost.unit[copy * cos.shape[2] + place]).sum(1)  # (k,)
         limit = weight * (c_feat + ROUNDING) + space[of_cell, place]  # (k,)
-        row, place = (M <= limit[:, None]).nonzero(as_tuple=True)  # (n_left,) both
+        near = M <= limit[:, None]  # (k, n_places)
+        if near.sum() > _NEAR * near.numel():
+            return None
+        row, place = near.nonzero(as_tuple=True)  # (n_left,) both
         least = weight * (1 - cos[row, :, place]) + space[of_cell[row], place][:, None]  # (n_left, copies)
         left, copy = (least <= limit[row, None]).nonzero(as_tuple=True)  # (n_pairs,) both
         if len(left) > _LEFT * cos.numel():

@@ -78,6 +78,27 @@ def test_a_bounded_search_finds_the_minimum(whole_products, drawn_ones, free, al
         assert sum(whole_products) == 3 * 30 * 120  # bounds tell nothing there: as without them
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_bounds_that_tell_nothing_are_given_up(whole_products, monkeypatch, alpha):
+    asked, original = [], CosineBounds.split
+    monkeypatch.setattr(CosineBounds, "split", lambda self, x: (asked.append(len(x)), original(self, x))[1])
+    positions, alike, unlike = grid_positions(6, 5).repeat(4, 1), images_of_a_kind(1, seed=1), unlike_each_other(1, seed=1)
+
+    def asks(find, features):
+        """What it finds, and whether bounds were asked."""
+        before = len(asked)
+        return find(features, SCALE), len(asked) > before
+
+    find = NearestSearch(unlike_each_other(4).flatten(0, 2), positions, (6, 5), alpha)
+    (first, was_asked), (again, is_asked) = asks(find, unlike), asks(find, unlike)
+    assert was_asked and not is_asked
+    torch.testing.assert_close(again[0], first[0], atol=2e-6, rtol=0)
+    assert (again[1] == first[1]).all()
+    # One odd image among others changes nothing.
+    find = NearestSearch(images_of_a_kind(4).flatten(0, 2), positions, (6, 5), alpha)
+    assert all(asks(find, features)[1] for features in (alike, alike, unlike, alike))
+
+
 def test_where_products_are_cheap_nothing_is_bounded(whole_products):
     features, prototypes = images_of_a_kind(1, seed=1), images_of_a_kind(4).flatten(0, 2)
     NearestSearch(prototypes, grid_positions(6, 5).repeat(4, 1), (6, 5), 0.0, precision="reduced")(features, SCALE)
