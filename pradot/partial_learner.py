@@ -36,8 +36,9 @@ class LearnerPartialFitMixin:
         ----------
         features : Tensor of shape (n_images, height, width, channels)
             Feature maps of normal images, at least one; later calls give maps of the same height, width and channels. Shuffle
-            images whose order means something: the last ones count most. Give `batch_size` images or more where you can: among
-            few images, prototypes of one place that have to be served alike come to resemble each other.
+            images whose order means something: the last ones count most. Give the first call as many as you can: prototypes
+            stay near the images they start from. Give `batch_size` images or more to every call: among few images,
+            prototypes of one place that have to be served alike come to resemble each other.
 
         Returns
         -------

@@ -2,18 +2,22 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from attempts import INF, NAN, records, run_folder
 from PIL import Image
-from small_data import write_loco_category
+from small_data import write_encoder, write_loco_category
+from small_runs import FAST
 
 from pradot import Encoder, Pradot, PradotError
+from pradot.encoder import make_encoder
 from pradot.images import image_shape
 from pradot.paper.datasets import load_category
 from pradot.paper.evaluation import check_test
 from pradot.paper.masks import read_saturations
+from pradot.paper.runs import run
 
 pytestmark = pytest.mark.usefixtures("few_prototypes")
 
@@ -65,6 +69,8 @@ def test_a_broken_test_image_is_found_before_the_fit(part, capsys, monkeypatch):
     monkeypatch.setattr(Pradot, "fit_features", None)
     status, _, error = run_folder(capsys, part)
     assert status == 1 and f"Cannot read the image {path}" in error
+    with pytest.raises(PradotError, match="Cannot read the image"):  # nor does it take a cache
+        run("folder", part, part.name, FAST, make_encoder(write_encoder(Path.cwd()), image_size=FAST.image_size))
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,9 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
     paths = [sample.path for sample in data.test]
     shapes = [image_shape(path) for path in paths]
     found = check_test(data, shapes)
-    if cache is not None and paths:  # kept there until they are scored
-        encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
+    tested = encoder.features(paths, cache=cache, progress=progress, seconds=seconds) if paths else None
+    if cache is not None:
+        tested = None  # the cache keeps them until they are scored
     features = encoder.features(data.train, cache=cache, progress=progress, seconds=seconds)
     validation = None  # a part of the training images, unless the data set holds some out itself
     if data.validation:
@@ -122,9 +123,10 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
         )
     results, branch_maps = {"metrics": dict.fromkeys(METRICS), "by_defect": {}, "images": []}, {}
     if data.test:
-        features = encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
+        if tested is None:
+            tested = encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
         watch = Stopwatch(seconds)
-        branch_maps, scores = maps_and_scores(detector, features)
+        branch_maps, scores = maps_and_scores(detector, tested)
         all_shapes += shapes
         results, found = evaluate(
             data, branch_maps, shapes, preset.evaluation_size, watch, progress, scores=scores, top_part=detector.top_part
