@@ -24,7 +24,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485
 """Of an image, such as 20,000 x 4,000: beyond it Pillow warns of files that unpack to far more than they hold."""
 
-READING = 1
+READING = 2
 """Counted up whenever `read_image` or `resize_image` gives other values for the same file: kept features are made again."""
 
 
@@ -158,10 +158,11 @@ def resize_image(image: np.ndarray, size: int) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        `(3, size, size)`, float32, contiguous, never sharing memory with `image`.
+        `(3, size, size)`, float32 in [0, 1], contiguous, never sharing memory with `image`.
     """
     tensor = torch.from_numpy(np.array(image.transpose(2, 0, 1), dtype=np.float32, order="C"))  # (3, height, width)
-    return F.resize(tensor, [size, size], interpolation=InterpolationMode.BILINEAR, antialias=True)
+    resized = F.resize(tensor, [size, size], interpolation=InterpolationMode.BILINEAR, antialias=True)  # (3, size, size)
+    return resized.clamp_(0, 1)  # weights of pixels sum to 1 but for rounding
 
 
 def find_images(folder: str | Path) -> list[Path]:
@@ -270,7 +271,7 @@ def _unit_range(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError("some values are NaN or infinite")
     if values.min() < 0 or values.max() > 1:
-        raise ValueError(f"floats must lie in [0, 1], found {values.min():.6g} to {values.max():.6g}; rescale or clip")
+        raise ValueError(f"floats must lie in [0, 1], found {values.min():.9g} to {values.max():.9g}; rescale or clip")
     return values.astype(np.float32)
 
 

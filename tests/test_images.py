@@ -196,6 +196,12 @@ def test_resize_by_half_averages_with_the_triangle_filter():
     torch.testing.assert_close(resize_image(image, 4)[0, 0], torch.tensor([0, 1 / 8, 7 / 8, 1]))
 
 
+@pytest.mark.parametrize("side", [512, 640])
+def test_a_resized_image_is_an_image(side):
+    white = resize_image(np.ones((side, side, 3), np.float32), 224).permute(1, 2, 0).numpy()  # rounding would go beyond 1
+    assert (read_image(white) == white).all()
+
+
 def test_find_images_in_natural_order_without_hidden_or_other_files(tmp_path):
     names = ["10.png", "2.PNG", "1.jpg", "a10b.tif", "a9b.TIFF", "B1.Jpeg", "z.bmp", "y.WebP"]
     for name in [*names, ".hidden.png", "notes.txt", "Thumbs.db"]:
