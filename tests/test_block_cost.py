@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_problems import cut, drawn, problem
 
-from pradot import feature_cost
-from pradot.block_cost import BlockCost, by_cell
+from pradot import block_cost, feature_cost
+from pradot.block_cost import BlockCost, by_cell, has_bfloat16
 
 
 def whole(cost, x):
@@ -60,3 +60,17 @@ def test_maxima_are_those_of_all_pairs(monkeypatch):
     found = cost.maxima(x)
     assert found.feature == pytest.approx(feature_cost(x.flatten(0, 1), cost.unit).max().item(), rel=1e-12)
     assert found.space == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    "flags, found", [("fma avx2", False), ("avx512f avx512_bf16", True), ("fp asimd bf16", True), (None, False)]
+)
+def test_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch, flags, found):
+    def read_text(path):
+        assert str(path) == "/proc/cpuinfo"
+        if flags is None:
+            raise FileNotFoundError(path)
+        return f"processor : 0\nflags : {flags}\n"
+
+    monkeypatch.setattr(block_cost.Path, "read_text", read_text)
+    assert has_bfloat16("cpu") is found

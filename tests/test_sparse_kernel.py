@@ -1,5 +1,7 @@
 """Transport among the entries that count: what is left out stays small, what has moved is looked at again."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from small_problems import local_problem
@@ -38,6 +40,27 @@ def test_what_is_left_out_keeps_the_true_error_within_the_tolerance(monkeypatch,
     assert true_error <= tol and abs(true_error - found.marginal_errors[-1]) <= tol / 4
     assert (found.pushed - pushed).norm() <= tol / 4 * pushed.norm()
     assert found.loss == pytest.approx(loss, rel=tol)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("one_up", [0.0, 2.0, 6.0])
+def test_no_more_is_left_out_than_is_said(again, one_up):
+    x, cost = local_problem(far=20)
+    m = len(cost)
+    kernel = sparse_kernel.SparseKernel(cost, cost.operand(x), 0.01, threshold=0.05, keep_gb=1.0)
+    state = SimpleNamespace(v=torch.zeros(m, dtype=x.dtype), n_passes=0, take_largest=lambda maxima: None)
+    assert kernel.look(state)
+    if again:
+        state.v[:20] += 5
+        assert kernel.look(state, torch.arange(20))
+    lift = torch.full_like(state.v, 0.5)
+    lift[torch.arange(30, 60)] += one_up
+    whole = cost.exponents(cost.features(cost.operand(x).flatten(0, 1)), slice(0, len(x)), 0.01, state.v)  # (n, m)
+    K = (whole - kernel._row_highest[:, None]).exp()  # (n, m)
+    row_sums = kernel.times(lift.exp())  # (n,)
+    left_out = ((K @ lift.exp() - row_sums) / row_sums).mean().item()
+    assert 1e-6 < left_out <= kernel.left_out(lift, row_sums)
+    assert kernel.left_out(lift, row_sums) < (1 + 1e-9 if one_up == 0 and not again else 40) * left_out
 
 
 def test_prototypes_that_are_far_off_are_looked_at_again_alone(monkeypatch):
