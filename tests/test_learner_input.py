@@ -43,6 +43,12 @@ def test_settings_out_of_range_are_errors(features, settings, message):
         quick(**settings).fit(features)
 
 
+def test_the_least_of_every_setting_is_taken(features):
+    least = {"alpha": 0, "n_prototypes": 1 / 4, "n_iter": 1, "ema": 0, "n_epochs": 1, "batch_size": 1, "max_steps": 0}
+    PrototypeLearner(**least).check_settings()
+    PrototypeLearner(**least | {"alpha": 1, "n_prototypes": 1, "max_steps": 1}).fit(features)
+
+
 def test_features_that_do_not_fit_are_errors(features):
     for shape in [(0, 4, 4, 5), (4, 4, 5)]:
         with pytest.raises(PradotError, match="at least one image"):

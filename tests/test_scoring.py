@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_problems import numpy_plan, quick
 
-from pradot import CostScale, PrototypeLearner, grid_positions
+from pradot import CostScale, PrototypeLearner, grid_positions, scoring, sending, sinkhorn
 
 # Nearest
 
@@ -52,6 +52,27 @@ def test_image_scoring_divides_by_each_images_own_maxima(known):
     torch.testing.assert_close(together.cost[0], torch.full((2, 3), 0.7))  # its largest feature cost, and no way to go
     fixed = known.nearest(torch.cat([near, far]), known.scale_)
     torch.testing.assert_close(fixed.cost[0], torch.full((2, 3), 0.7 * (1 - 6**-0.5)))
+
+
+def test_prototypes_that_were_put_in_place_of_others_are_searched(known):
+    image = torch.eye(6).view(1, 2, 3, 6)
+    assert known.nearest(image, known.scale_).index.flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    known.prototypes_, known.positions_ = known.prototypes_.flip(0), known.positions_.flip(0)
+    assert known.nearest(image, known.scale_).index.flatten().tolist() == [5, 4, 3, 2, 1, 0]
+    known.prototypes_ = known.prototypes_[[5, 1, 2, 3, 4, 0]]  # one of both alone
+    known.positions_ = known.positions_ * 1
+    assert known.nearest(image, known.scale_).index[0, 0, 0] != 5
+
+
+@pytest.mark.parametrize("solver", ["kernel", "pot"])
+def test_transport_is_by_the_solver_that_was_asked_for(features, monkeypatch, solver):
+    asked = []
+    for module in (sending, scoring):
+        monkeypatch.setattr(module, "sinkhorn", lambda *a, **k: (asked.append(k["solver"]), sinkhorn(*a, **k))[1])
+    learner = quick(0.3, solver=solver, max_steps=1).fit(features)
+    n_asked = len(asked)
+    learner.transported(features[:2])
+    assert n_asked >= 2 and len(asked) == n_asked + 2 and set(asked) == {solver}
 
 
 def test_scores_with_the_fixed_scale_do_not_depend_on_the_other_images(features):

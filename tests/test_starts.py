@@ -89,6 +89,13 @@ def test_kmeans_of_equal_patches_leaves_no_prototype_empty(start):
     torch.testing.assert_close(learner.prototypes_, torch.ones(18, 5))
 
 
+def test_some_clusters_are_learnt_by_kmeans_itself(monkeypatch):
+    monkeypatch.setattr(starts, "MiniBatchKMeans", None)
+    x = torch.nn.functional.one_hot(torch.arange(900) % 3, 8).float() + 0.01 * feature_maps(1, 30, 30, 8)[0].flatten(0, 1)
+    for k in (3, 256):
+        assert starts.cluster_means(x, x, k, torch.Generator().manual_seed(0)).shape == (k, 8)
+
+
 def test_thousands_of_clusters_are_learnt_in_small_batches(monkeypatch):
     monkeypatch.setattr(starts, "KMeans", None)
     features = torch.rand(5, 18, 18, 4, generator=torch.Generator().manual_seed(0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_problems import drawn, feature_maps, quick
 
-from pradot import PrototypeLearner, grid_positions, scoring
+from pradot import PrototypeLearner, grid_positions, scoring, sending
 from pradot.block_cost import BlockCost, by_cell
 from pradot.streaming import sinkhorn_streamed
 
@@ -71,6 +71,17 @@ def test_every_step_reaches_the_tolerance_and_later_ones_need_few_passes():
     history = quick_streamed(tol=0.02, n_epochs=20).fit(feature_maps(12), feature_maps(3, seed=2)).history_
     assert max(history["marginal_error"]) <= 0.02
     assert sum(history["n_iter"][-10:]) / 10 < 0.5 * history["n_iter"][0]
+
+
+def test_a_step_is_one_transport(features, monkeypatch):
+    """That of the first step knows no largest cost of a step before; of the others' one is enough."""
+    made = []
+    monkeypatch.setattr(sending, "sinkhorn_streamed", lambda *a, **k: (made.append(1), sinkhorn_streamed(*a, **k))[1])
+    learner = quick_streamed(max_steps=1).fit(features, features[:1])
+    before = len(made)
+    for _ in range(3):
+        learner._step(features)
+    assert len(made) == before + 3
 
 
 def test_without_instructions_for_bfloat16_products_are_full_and_it_is_said(monkeypatch):
