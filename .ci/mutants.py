@@ -28,7 +28,7 @@ TESTS = {
     "search": ["search", "bounds", "transport_properties"],
     "bounds": ["bounds"],
     "prototypes": ["prototypes", "streamed_training", "learner_input", "prototype_properties"],
-    "sending": ["prototypes", "streamed_training", "transport_properties", "prototype_properties"],
+    "sending": ["prototypes", "streamed_training", "scoring", "transport_properties", "prototype_properties"],
     "scoring": ["scoring", "spread", "streamed_training", "learner_input", "prototype_properties"],
     "partial_learner": ["partial_fit"],
     "partial_detector": ["partial_fit"],

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_problems import drawn, feature_maps, quick
 
-from pradot import PrototypeLearner, grid_positions, scoring, sending
+from pradot import PrototypeLearner, grid_positions, scoring
 from pradot.block_cost import BlockCost, by_cell
 from pradot.streaming import sinkhorn_streamed
 
@@ -73,15 +73,14 @@ def test_every_step_reaches_the_tolerance_and_later_ones_need_few_passes():
     assert sum(history["n_iter"][-10:]) / 10 < 0.5 * history["n_iter"][0]
 
 
-def test_a_step_is_one_transport(features, monkeypatch):
-    """That of the first step knows no largest cost of a step before; of the others' one is enough."""
-    made = []
-    monkeypatch.setattr(sending, "sinkhorn_streamed", lambda *a, **k: (made.append(1), sinkhorn_streamed(*a, **k))[1])
+def test_a_step_takes_its_scale_from_the_step_before(features, monkeypatch):
+    measured, original = [], BlockCost.maxima
+    monkeypatch.setattr(BlockCost, "maxima", lambda cost, x: (measured.append(1), original(cost, x))[1])
     learner = quick_streamed(max_steps=1).fit(features, features[:1])
-    before = len(made)
-    for _ in range(3):
-        learner._step(features)
-    assert len(made) == before + 3
+    assert len(measured) == 1  # the first step has none before it
+    learner._step(features)
+    learner._step(features)
+    assert len(measured) == 1
 
 
 def test_without_instructions_for_bfloat16_products_are_full_and_it_is_said(monkeypatch):
