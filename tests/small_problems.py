@@ -79,6 +79,19 @@ def cut(monkeypatch, step):
     monkeypatch.setattr(BlockCost, "blocks", blocks)
 
 
+def count_products(monkeypatch):
+    """A list to which every product that `BlockCost.features` makes adds its entries."""
+    made, original = [], BlockCost.features
+
+    def counted(self, x, columns=slice(None)):
+        found = original(self, x, columns)
+        made.append(found.numel())
+        return found
+
+    monkeypatch.setattr(BlockCost, "features", counted)
+    return made
+
+
 def local_problem(dtype=torch.float64, n=2, batch=6, far=0):
     """Images of one kind and prototypes that are such images: a plan of which few entries count; some prototypes far off."""
     places = drawn(9, 8, 12, seed=3, dtype=dtype) ** 4

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from small_problems import SCALE, drawn
+from small_problems import SCALE, count_products, drawn
 
 from pradot import block_cost, feature_cost, grid_positions, mix_costs, search, spatial_cost
-from pradot.block_cost import BlockCost, by_cell
+from pradot.block_cost import by_cell
 from pradot.bounds import DIRECTIONS, CosineBounds
 from pradot.cost import unit_vectors
 from pradot.search import NearestSearch, cosines_of_pairs
@@ -25,17 +25,9 @@ def unlike_each_other(n, seed=0, dtype=torch.float32):
 @pytest.fixture
 def whole_products(monkeypatch):
     """Entries of the products that were made of whole vectors; the smallest problem is bounded."""
-    made, original = [], BlockCost.features
-
-    def counted(self, x, columns=slice(None)):
-        found = original(self, x, columns)
-        made.append(found.numel())
-        return found
-
-    monkeypatch.setattr(BlockCost, "features", counted)
     monkeypatch.setattr(block_cost, "BLOCK", 2000)
     monkeypatch.setattr(search, "_LEFT", 0.1)  # of 120 prototypes four share a place
-    return made
+    return count_products(monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

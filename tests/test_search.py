@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from small_problems import SCALE, feature_maps, problem
+from small_problems import SCALE, count_products, feature_maps, problem
 
 from pradot import CostScale, block_cost, feature_cost, grid_positions, mix_costs, spatial_cost
-from pradot.block_cost import BlockCost, by_cell
+from pradot.block_cost import by_cell
 from pradot.search import NearestSearch
 
 
@@ -29,14 +29,7 @@ def test_the_search_skips_what_cannot_win(monkeypatch):
     features = feature_maps(2, *shape)
     positions = grid_positions(*shape).repeat(2, 1)
     prototypes = feature_maps(2, *shape, seed=3).flatten(0, 2)
-    pairs, original = [], BlockCost.features
-
-    def counted(self, x, columns=slice(None)):
-        found = original(self, x, columns)
-        pairs.append(found.numel())
-        return found
-
-    monkeypatch.setattr(BlockCost, "features", counted)
+    pairs = count_products(monkeypatch)
     monkeypatch.setattr(block_cost, "BLOCK", 1000)
     NearestSearch(prototypes, positions, shape, 0.3)(features, CostScale(1.0, math.sqrt(2)))
     assert sum(pairs) < 0.5 * 2 * 196 * len(prototypes)
