@@ -114,6 +114,7 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
         validation = encoder.features(data.validation, cache=cache, progress=progress, seconds=seconds)
     detector = preset.detector(encoder, identity["seed"], cache=cache, progress=progress)
     detector.fit_features(features, validation)
+    del features, validation  # they need no memory while test images are scored
     notes = [*encoder.notes, *data.notes, *found, *detector.notes_]
     seconds["fit"] = sum(detector.seconds_.values())
     if detector.found_:
