@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from small_data import write_category, write_encoder
 
@@ -184,6 +185,19 @@ def test_every_ablation_runs_and_gives_a_table_and_a_plot(name, data, base, sett
         offsets = fig.axes[1].collections[0].get_offsets()
         np.testing.assert_allclose(offsets, list(zip(table["pixel AUROC", "this run"], range(len(table)), strict=True)))
     plt.close(fig)
+
+
+@pytest.mark.parametrize("values", [[100.0, 100.0], [98.7, 98.75], [60.0, 100.0], [97.0, None]])
+@pytest.mark.parametrize("name", ["alpha", "positions"])
+def test_differences_that_say_nothing_look_small(base, name, values):
+    ablation = get_ablation(name, base)
+    labels = [row.label for row in ablation.rows][:2]
+    table = pd.DataFrame({("image AUROC", "this run"): values, ("image AUROC", "std"): [0.2, None]}, index=labels)
+    (ax,) = figures.ablation_plot(ablation, table).axes
+    low, high = ax.get_xlim() if name == "positions" else ax.get_ylim()
+    assert high - low > 1 - 1e-9 and high < 100.5 + 0.05 * (high - low)
+    assert low < values[0] < high and low < (values[1] or values[0]) < high
+    plt.close(ax.figure)
 
 
 def test_rows_of_other_scales_take_the_encoders_other_maps(data, base, settings):

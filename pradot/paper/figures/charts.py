@@ -191,6 +191,7 @@ def ablation_plot(ablation, table):
             for label in shown.index.difference(on_axis.index):
                 ax.axhline(shown[label], color="0.4", linestyle="--", linewidth=1)
                 ax.annotate(label, (1, shown[label]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
+            ax.set_ylim(_percent_limits(shown, spread))
             if ablation.logarithmic:
                 ax.set_xscale("log")
                 ax.set_xticks(x, list(on_axis.index), fontsize=7)
@@ -201,11 +202,21 @@ def ablation_plot(ablation, table):
             if spread is not None:
                 ax.errorbar(means, range(len(table)), xerr=spread, fmt="none", color=colour, capsize=3)
             ax.set_yticks(range(len(table)), table.index)
-            ax.set_ylim(len(table) - 0.5, -0.5)
+            ax.set(xlim=_percent_limits(shown, spread), ylim=(len(table) - 0.5, -0.5))
+            ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
             ax.grid(axis="y", linewidth=0.5)
             ax.set(ylabel=ablation.changes if number == 0 else "", xlabel="%")
         ax.set_title(textwrap.fill(title if "%" in title else f"{title} (%)", 30))
     return fig
+
+
+def _percent_limits(shown, spread):
+    """Limits of an axis of percent: a point apart or more, so that differences that say nothing look small; little over 100."""
+    around = 0 if spread is None else spread[shown.index].fillna(0)
+    low, high = (shown - around).min(), (shown + around).max()
+    margin = max(0.05 * (high - low), (1 - (high - low)) / 2)
+    above = max(0, high + margin - 100 - 0.05 * (high - low + 2 * margin))
+    return low - margin - above, high + margin - above
 
 
 def cost_panels(table):
