@@ -11,7 +11,7 @@ ROUNDING = 4e-6  # of a cosine in float32: more than sums over thousands of chan
 class CosineBounds:
     """Upper bounds of the cosines between embeddings and prototypes.
 
-    With x and z unit vectors, and x', z' their parts along k orthonormal directions, Cauchy-Schwarz gives
+    With x and z unit vectors, and x', z' their parts along k orthonormal directions, Cauchy-Schwarz gives::
 
         cos(x, z) = x' . z' + (x - x') . (z - z')  <=  x' . z' + |x - x'| |z - z'|,
 
