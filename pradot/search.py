@@ -36,7 +36,8 @@ class NearestSearch:
 
     def __init__(self, prototypes, positions, grid_shape, alpha, *, precision="full"):
         self._given = prototypes, positions, alpha, precision
-        self._grid_shape, self._worth = tuple(grid_shape), 0
+        self._grid_shape = tuple(grid_shape)
+        self._worth = 0  # blocks for which bounds left few pairs, less those for which they left too many
         n_pairs, n_channels = len(positions) * math.prod(self._grid_shape), prototypes.shape[1]
         cheap = prototypes.device.type == "cuda" or precision == "reduced"
         bounded = n_pairs > block_cost.BLOCK // 16 and n_channels >= 4 * DIRECTIONS and not cheap
