@@ -149,7 +149,7 @@ tables: check-settings env ## every notebook in order: all tables and figures, o
 	    if [ -z "$$datasets" ]; then echo "error: none of these data sets is in DATA=$$DATA." >&2; exit 1; fi
 	    set -- -p root "$$DATA"
 	    ENCODER=$${ENCODER:-auto}
-	    echo "Running all notebooks on" $$datasets "in $$DATA: minutes to hours, by the number of categories, the preset and the machine ..."
+	    echo "Running all notebooks on" $$datasets "in $$DATA: minutes to days, by the number of categories, the preset and the machine ..."
 	else
 	    echo "Running all notebooks on drawn data: about 30 minutes on 2 cores ..."
 	fi
@@ -168,7 +168,7 @@ tables: check-settings env ## every notebook in order: all tables and figures, o
 	done
 	echo "All notebooks ran ($$(( $$(date +%s) - start )) s). Figures and tables: figures/; the notebooks with their outputs: build/notebooks/."
 
-test: env ## the tests: under 5 minutes on 2 cores
+test: env ## the tests: 4 to 6 minutes on 2 cores
 	PYTEST_ADDOPTS="$${PYTEST_ADDOPTS-} $$ARGS" $(PY) -m pytest
 
 notebooks: env ## run the notebooks on drawn data and keep their outputs in notebooks/, to be committed (NAMES="03 05": these)
