@@ -86,7 +86,11 @@ def _parser():
     run.add_argument("--dataset", required=True, help="mvtec_ad, mvtec_loco, visa, drawn or folder")
     run.add_argument("--root", help="folder of the data set (default: looked for where PRADOT_DATA says, else in data)")
     run.add_argument("--category", default="all", help="one category, or all that are found (default)")
-    run.add_argument("--preset", default="paper", help="paper (default), sound, fast or best")
+    run.add_argument(
+        "--preset",
+        default="paper",
+        help="paper (default), sound, fast, best, or another method: patchcore-1, patchcore-10, patchcore-10-position, padim",
+    )
     _add_encoder(run, default="auto")
     run.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="0 by default")
     run.add_argument("--max-steps", type=_whole(1), metavar="N", help="stop training after N steps (labelled shortened)")
@@ -125,7 +129,7 @@ def _parser():
     bench.add_argument("--dataset", help="mvtec_ad, mvtec_loco, visa, drawn (default) or folder")
     bench.add_argument("--root", help="folder of the data set (default: looked for where PRADOT_DATA says, else in data)")
     bench.add_argument("--category", nargs="+", dest="categories", metavar="NAME", help="which ones (default: all)")
-    bench.add_argument("--preset", nargs="+", default=["paper"], metavar="NAME", help="presets (default: paper)")
+    bench.add_argument("--preset", nargs="+", default=["paper"], metavar="NAME", help="presets, as for run (default: paper)")
     bench.add_argument("--ablation", metavar="NAME", help="each row of an ablation, around the presets (alpha, n, reg, ...)")
     _add_encoder(bench, default="auto")
     bench.add_argument("--max-steps", type=_whole(1), metavar="N", help="stop training after N steps (labelled shortened)")
