@@ -168,7 +168,7 @@ tables: check-settings env ## every notebook in order: all tables and figures, o
 	done
 	echo "All notebooks ran ($$(( $$(date +%s) - start )) s). Figures and tables: figures/; the notebooks with their outputs: build/notebooks/."
 
-test: env ## the tests: 4 to 6 minutes on 2 cores
+test: env ## the tests: 2 to 6 minutes on 2 cores
 	PYTEST_ADDOPTS="$${PYTEST_ADDOPTS-} $$ARGS" $(PY) -m pytest
 
 notebooks: env ## run the notebooks on drawn data and keep their outputs in notebooks/, to be committed (NAMES="03 05": these)
