@@ -23,7 +23,7 @@ from pradot.memory import chosen
 from pradot.partial_detector import DetectorPartialFitMixin
 from pradot.prototypes import PrototypeLearner
 from pradot.saved import open_model, restore, rounded, write_model
-from pradot.settings import STORAGES, check_settings, learner_settings
+from pradot.settings import STORAGES, check_settings, learner_settings, measures_spreads
 from pradot.weights import OFFLINE_ENCODER
 
 _AT_ONCE = 64  # images whose features are held while others are scored
@@ -63,6 +63,10 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
     top_part : float
         What an image's score is: the mean of this part of its anomaly map, its highest pixels, in [0, 1]. 0: the maximum, as in
         the paper.
+    image_spread_power : float
+        An image's score can be that of a second map, the same but for what costs are divided by: the relative spread of their
+        prototype, or 1 where that is larger, to this power, in [0, 1]. What outlines a defect best need not tell images
+        apart best. 0: the score is that of the anomaly map, as in the paper. Only for ``"nearest"``.
     storage : {"float32", "float16"}
         Numbers that the features of learned prototypes are rounded to, and that a saved model keeps them in.
     random_state : int
@@ -76,7 +80,7 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
     ----------
     learners_ : dict of Branch to PrototypeLearner
     spreads_ : dict of Branch to Tensor of shape (m,)
-        Relative spread of every prototype; empty if `spread_power` is 0.
+        Relative spread of every prototype; empty if both powers of the spread are 0.
     spread_counts_ : dict of Branch to Tensor of shape (m,)
         Patches that these are taken from, older ones counting less; empty if `fit` measured them. See `partial_fit`.
     seconds_ : dict of Branch to float
@@ -120,6 +124,7 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
         spread_power=0.0,
         smoothing=0.0,
         top_part=0.0,
+        image_spread_power=0.0,
         storage="float32",
         random_state=0,
         cache=None,
@@ -147,6 +152,7 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
         self.spread_power = spread_power
         self.smoothing = smoothing
         self.top_part = top_part
+        self.image_spread_power = image_spread_power
         self.storage = storage
         self.random_state = random_state
         self.cache = cache
@@ -198,7 +204,7 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
             self.found_ += [branch] if found else []
             if self.storage != "float32":
                 learner.prototypes_ = rounded(learner.prototypes_, STORAGES[self.storage])
-            if self.spread_power:
+            if measures_spreads(self):
                 start = time.perf_counter()
                 normal = [maps] if held_out is None else [maps, held_out[branch.scale]]
                 self.spreads_[branch] = learner.spread(*normal)  # (m,)
@@ -220,28 +226,53 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
             Score of every patch: its cost (`assignment`), beside its prototype's spread (`spread_power`), smoothed
             (`smoothing`); at the feature map's size, on the CPU.
         """
+        return self.branch_and_score_maps(images)[0]
+
+    def branch_maps_of_features(self, features):
+        """As `branch_maps`, from `Encoder.features`."""
+        return self.branch_and_score_maps_of_features(features)[0]
+
+    def branch_and_score_maps(self, images):
+        """Patch scores of every branch, and those that image scores are made of.
+
+        Parameters
+        ----------
+        images : sequence of paths, PIL images or arrays
+
+        Returns
+        -------
+        branch_maps, score_maps : dict of Branch to Tensor of shape (n_images, height, width)
+            As `branch_maps`; the second divided by the spread as `image_spread_power` says, and the first one itself where that
+            is 0.
+        """
         check_is_fitted(self, "learners_")
         images = list_images(images)
         # Without images there is one part too, in which the encoder says so.
         parts = [images[start : start + _AT_ONCE] for start in range(0, max(1, len(images)), _AT_ONCE)]
-        found = [self.branch_maps_of_features(self._features(part)) for part in parts]
-        return {branch: torch.cat([maps[branch] for maps in found]) for branch in self.learners_}
+        found = [self.branch_and_score_maps_of_features(self._features(part)) for part in parts]
+        kinds = list(zip(*found, strict=True))[: 2 if self.image_spread_power else 1]
+        joined = [{branch: torch.cat([maps[branch] for maps in kind]) for branch in self.learners_} for kind in kinds]
+        return joined[0], joined[-1]
 
-    def branch_maps_of_features(self, features):
-        """As `branch_maps`, from `Encoder.features`."""
+    def branch_and_score_maps_of_features(self, features):
+        """As `branch_and_score_maps`, from `Encoder.features`."""
         check_is_fitted(self, "learners_")
         self._check_spreads()
-        embeddings, branch_maps = self._embeddings(features), {}
+        embeddings, branch_maps, score_maps = self._embeddings(features), {}, {}
         for branch, learner in self.learners_.items():
             x, scale = embeddings[branch.scale], learner.scale_ if self.scoring == "training" else None
             if self.assignment == "transport":
                 maps = learner.transported(x, scale)  # (n_images, height, width)
             else:
                 maps, index = learner.nearest(x, scale)  # (n_images, height, width) both
+            cost, spread = maps, self.spreads_[branch][index] if self.spreads_ else None  # (n_images, height, width) both
             if self.spread_power:
-                maps = maps / self.spreads_[branch][index] ** self.spread_power
+                maps = cost / spread**self.spread_power
             branch_maps[branch] = smoothed(maps.cpu(), self.smoothing)
-        return branch_maps
+            if self.image_spread_power:
+                maps = cost / spread.clamp(min=1) ** self.image_spread_power
+                score_maps[branch] = smoothed(maps.cpu(), self.smoothing)
+        return branch_maps, score_maps or branch_maps
 
     def anomaly_maps(self, images, size=None):
         """Anomaly maps: the branches' patch scores, upsampled bilinearly (corners aligned) and averaged.
@@ -265,7 +296,7 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
         return maps if size is None else np.stack(maps)
 
     def anomaly_scores(self, images, size=None):
-        """Image scores: the maximum of each image's anomaly map, or the mean of its `top_part`.
+        """Image scores: the maximum of each image's anomaly map, or the mean of its `top_part`; see also `image_spread_power`.
 
         Parameters
         ----------
@@ -278,10 +309,10 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
             Higher for the more abnormal.
         """
         images = list_images(images)
-        branch_maps, scores = self.branch_maps(images), []
+        (_, score_maps), scores = self.branch_and_score_maps(images), []
         for i, image in enumerate(images):  # a map is as large as its image: one at a time
             shape = _shape(image) if size is None else (size, size)
-            (anomaly_map,) = upsample_and_average({branch: maps[i : i + 1] for branch, maps in branch_maps.items()}, [shape])
+            (anomaly_map,) = upsample_and_average({branch: maps[i : i + 1] for branch, maps in score_maps.items()}, [shape])
             scores.append(image_score(anomaly_map, self.top_part))
         return np.array(scores)
 
@@ -373,10 +404,9 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
         return PrototypeLearner(branch.alpha, device=self._encoder().device, **learner_settings(self))
 
     def _check_spreads(self):
-        if self.spread_power and self.spreads_.keys() != self.learners_.keys():
-            raise PradotError(
-                f"spread_power is {self.spread_power}, but was 0 in the fit, which measured no spreads: fit again"
-            )
+        name = "spread_power" if self.spread_power else "image_spread_power"
+        if measures_spreads(self) and self.spreads_.keys() != self.learners_.keys():
+            raise PradotError(f"{name} is {getattr(self, name)}, but was 0 in the fit, which measured no spreads: fit again")
 
 
 def _shape(image):

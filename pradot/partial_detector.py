@@ -7,7 +7,7 @@ from pradot.branches import as_branches
 from pradot.errors import PradotError
 from pradot.saved import rounded
 from pradot.scoring import SPREAD_PRIOR
-from pradot.settings import STORAGES, check_settings, learner_settings
+from pradot.settings import STORAGES, check_settings, learner_settings, measures_spreads
 
 
 class DetectorPartialFitMixin:
@@ -20,7 +20,7 @@ class DetectorPartialFitMixin:
         settings that count. Features of these images alone are held, and none is kept. The first call starts a model, unless
         there is one: after `fit`, and after `load` of any saved model, one goes on from that. `fit` starts anew.
 
-        Nothing is held out (`validation_fraction` is not looked at). Spreads (`spread_power`) are measured after each call's
+        Nothing is held out (`validation_fraction` is not looked at). Spreads, where they count, are measured after each call's
         steps by all patches of its images, of mean cost g and nearest to the prototypes as they are then, and added up::
 
             n_j <- w n_j + number of patches nearest to prototype j
@@ -71,7 +71,7 @@ class DetectorPartialFitMixin:
             learner.partial_fit(embeddings[branch.scale])
             if self.storage != "float32":
                 learner.prototypes_ = rounded(learner.prototypes_, STORAGES[self.storage])
-            if self.spread_power:
+            if measures_spreads(self):
                 left = self.ema ** (n_images / self.batch_size)
                 before = self._spread_so_far(branch)
                 spreads[branch], counts[branch] = _spread(learner, embeddings[branch.scale], left, before)

@@ -11,7 +11,7 @@ from pradot.encoder import Encoder
 from pradot.errors import PradotError
 from pradot.files import replacing
 from pradot.sealed import load_sealed, save_sealed
-from pradot.settings import STORAGES
+from pradot.settings import STORAGES, measures_spreads
 
 MODEL_FORMAT = 4
 
@@ -118,7 +118,7 @@ def restore(detector, config, tensors, folder):
             learner.positions_ = tensors[f"positions.{number}"].to(learner.device)
             learner.grid_shape_ = tuple(learnt["grid_shape"])
             learner.scale_ = CostScale(*learnt["scale"])
-            if detector.spread_power:
+            if measures_spreads(detector):
                 detector.spreads_[branch] = tensors[f"spread.{number}"].to(learner.device)
             if "transport" in learnt:
                 learner._dual = tensors[f"dual.{number}"].to(learner.device)

@@ -22,6 +22,11 @@ def learner_settings(detector):
     return {name: getattr(detector, name) for name in LEARNER_SETTINGS}
 
 
+def measures_spreads(detector):
+    """Whether scores of a `Pradot` depend on its prototypes' spreads."""
+    return bool(detector.spread_power or detector.image_spread_power)
+
+
 def check_settings(detector):
     """Raise PradotError if a setting of a `Pradot` is out of range; nothing has been computed yet."""
     branches = as_branches(detector.branches)
@@ -29,12 +34,14 @@ def check_settings(detector):
         raise PradotError(f"branches must be one or more different (scale, alpha) pairs, not {branches}")
     if not (is_number(detector.validation_fraction) and 0 <= detector.validation_fraction < 1):
         raise PradotError(f"validation_fraction is {detector.validation_fraction!r}; it must lie in [0, 1)")
-    for name in ("spread_power", "smoothing", "top_part"):
+    for name in ("spread_power", "smoothing", "top_part", "image_spread_power"):
         value = getattr(detector, name)
         if not (is_number(value) and 0 <= value <= 1):
             raise PradotError(f"{name} is {value!r}; it must lie in [0, 1]")
-    if detector.spread_power and detector.assignment != "nearest":
-        raise PradotError("spread_power needs assignment 'nearest': a transported patch has no prototype of its own")
+    if measures_spreads(detector) and detector.assignment != "nearest":
+        raise PradotError(
+            "spread_power and image_spread_power need assignment 'nearest': a transported patch has no prototype of its own"
+        )
     choices = {"embedding": EMBEDDINGS, "scoring": SCORINGS, "assignment": ASSIGNMENTS, "storage": STORAGES}
     for name, known in choices.items():
         if getattr(detector, name) not in tuple(known):

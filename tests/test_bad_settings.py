@@ -25,7 +25,11 @@ BAD_SETTINGS = [
     *({"tol": value} for value in (0, 3, NAN, "a")),
     *({"keep_gb": value} for value in (-1, NAN, "a")),
     *({"random_state": value} for value in (-1, 2**32, 1.5, None, "a")),
-    *({name: value} for name in ("validation_fraction", "spread_power", "smoothing", "top_part") for value in ("a", None, NAN)),
+    *(
+        {name: value}
+        for name in ("validation_fraction", "spread_power", "smoothing", "top_part", "image_spread_power")
+        for value in ("a", None, NAN)
+    ),
     *({name: ["a"]} for name in ("positions", "solver", "precision", "start", "scoring", "assignment", "embedding", "storage")),
 ]
 

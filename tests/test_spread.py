@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pradot import Pradot, PradotError, PrototypeLearner
-from pradot.maps import image_score, smoothed
+from pradot.maps import image_score, smoothed, upsample_and_average
+from pradot.paper.evaluation import score_images
 from pradot.scoring import SPREAD_PRIOR
 
 SETTINGS = {"branches": ((2, 0.0), (3, 0.3)), "n_prototypes": 1, "batch_size": 4, "max_steps": 3}
@@ -50,6 +51,30 @@ def test_scores_are_divided_by_the_spread_to_the_power(power):
         torch.testing.assert_close(after[branch], before[branch] / divided.spreads_[branch][index] ** power)
 
 
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_an_image_can_be_scored_by_a_map_of_its_own(tiny_encoder, power):
+    train, test = images(6, 0), images(3, 1)
+    plain, own = (Pradot(tiny_encoder, image_spread_power=p, top_part=0.1, **SETTINGS).fit(train) for p in (0.0, power))
+    branch_maps, score_maps = own.branch_and_score_maps(test)
+    for branch, cost in plain.branch_maps(test).items():
+        assert torch.equal(branch_maps[branch], cost)  # the anomaly map is as it was
+        learner, features = own.learners_[branch], tiny_encoder.features(test)
+        spread = own.spreads_[branch][learner.nearest(features[branch.scale], learner.scale_).index]
+        assert (spread < 1).any() and (spread > 1).any()
+        torch.testing.assert_close(score_maps[branch], cost / spread.clamp(min=1) ** power)
+    expected = [image_score(one, 0.1) for one in upsample_and_average(score_maps, [(20, 20)] * 3)]
+    np.testing.assert_allclose(own.anomaly_scores(test, 20), expected, rtol=1e-6)
+    np.testing.assert_array_equal(score_images(own, tiny_encoder.features(test), 20), own.anomaly_scores(test, 20))
+    assert (own.anomaly_scores(test, 20) < plain.anomaly_scores(test, 20)).all()
+    assert plain.spreads_ == {}
+
+
+def test_without_it_there_is_one_map(tiny_encoder):
+    detector = Pradot(tiny_encoder, spread_power=0.5, **SETTINGS).fit(images(6, 0))
+    branch_maps, score_maps = detector.branch_and_score_maps(images(2, 1))
+    assert branch_maps is score_maps
+
+
 def test_it_is_measured_on_all_normal_images_however_they_are_held_out():
     features = maps(10)
     detector = Pradot(spread_power=1.0, **SETTINGS).fit_features(features)
@@ -63,17 +88,23 @@ def _halves(features, detector):
     return ({scale: part[chosen] for scale, part in features.items()} for chosen in (train, held_out))
 
 
-def test_a_saved_model_scores_alike(tiny_encoder, tmp_path):
-    detector = Pradot(tiny_encoder, spread_power=0.5, **SETTINGS).fit(images(6, 0))
+@pytest.mark.parametrize("powers", [{"spread_power": 0.5}, {"image_spread_power": 0.5}])
+def test_a_saved_model_scores_alike(tiny_encoder, tmp_path, powers):
+    detector = Pradot(tiny_encoder, **powers, **SETTINGS).fit(images(6, 0))
     detector.save(tmp_path)
     again = Pradot.load(tmp_path, encoder=tiny_encoder)
     np.testing.assert_array_equal(again.anomaly_maps(images(2, 1), 32), detector.anomaly_maps(images(2, 1), 32))
+    np.testing.assert_array_equal(again.anomaly_scores(images(2, 1), 32), detector.anomaly_scores(images(2, 1), 32))
     assert again.model_bytes == detector.model_bytes
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"spread_power": 1.5}, "spread_power is 1.5"), ({"spread_power": 1, "assignment": "transport"}, "assignment 'nearest'")],
+    [
+        ({"spread_power": 1.5}, "spread_power is 1.5"),
+        ({"spread_power": 1, "assignment": "transport"}, "assignment 'nearest'"),
+        ({"image_spread_power": 1, "assignment": "transport"}, "assignment 'nearest'"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, said):
     with pytest.raises(PradotError, match=said):
@@ -127,10 +158,11 @@ def test_smoothing_keeps_constants_and_means_and_spreads_a_peak():
         torch.testing.assert_close(smoothed(torch.ones(2, *shape), 0.3), torch.ones(2, *shape))
 
 
-def test_a_power_that_came_after_the_fit_is_an_error(tmp_path, tiny_encoder):
+@pytest.mark.parametrize("name", ["spread_power", "image_spread_power"])
+def test_a_power_that_came_after_the_fit_is_an_error(tmp_path, tiny_encoder, name):
     detector = Pradot(tiny_encoder, **SETTINGS).fit(images(6, 0))
-    detector.set_params(spread_power=0.5)
+    detector.set_params(**{name: 0.5})
     for use in (lambda: detector.anomaly_maps(images(1, 1)), lambda: detector.save(tmp_path)):
-        with pytest.raises(PradotError, match=r"spread_power is 0.5, but was 0 in the fit.*fit again"):
+        with pytest.raises(PradotError, match=rf"^{name} is 0.5, but was 0 in the fit.*fit again"):
             use()
     assert not list(tmp_path.iterdir())

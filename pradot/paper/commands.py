@@ -211,12 +211,12 @@ def predict_command(options):
         for start in range(0, len(paths), 16):  # a folder of any size takes the memory of a few images
             part = paths[start : start + 16]
             try:
-                found.append(detector.branch_maps(part))
+                found.append(detector.branch_and_score_maps(part))
             except ImageError:  # the others are scored all the same
                 part, readable = [], part
                 for path in readable:
                     try:
-                        found.append(detector.branch_maps([path]))
+                        found.append(detector.branch_and_score_maps([path]))
                     except ImageError as error:
                         problems.append(error)
                     else:
@@ -225,9 +225,12 @@ def predict_command(options):
             bar.update(len(paths[start : start + 16]))
     if scored:
         shapes = [image_shape(path) for path in scored]
-        maps = Maps({branch: torch.cat([one[branch] for one in found]) for branch in found[0]}, shapes, keep_bytes=0)
-        scores = [image_score(anomaly_map, detector.top_part) for anomaly_map in maps]
-        low, high = write_predictions(out, scored, maps, top_part=detector.top_part)
+        maps, of_scores = (
+            Maps({branch: torch.cat([one[branch] for one in kind]) for branch in kind[0]}, shapes, keep_bytes=0)
+            for kind in zip(*found, strict=True)
+        )
+        scores = [image_score(one, detector.top_part) for one in of_scores]
+        low, high = write_predictions(out, scored, maps, scores=scores)
         order = np.argsort(scores)[::-1][:5]
         print(
             f"{len(scored)} images scored: {out / 'scores.csv'}, heat maps in {out / 'heat_maps'} "

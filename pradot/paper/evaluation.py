@@ -93,12 +93,15 @@ def maps_and_scores(detector, features):
     -------
     branch_maps : dict of Branch to Tensor of shape (n_images, height, width)
         Patch scores.
+    score_maps : the same
+        Those that image scores are made of, see `pradot.Pradot.branch_and_score_maps`; most often the first ones.
     scores : ndarray of shape (n_images,) or None
         Image scores, if the method has its own (PatchCore).
     """
     if hasattr(detector, "maps_and_scores"):
-        return detector.maps_and_scores(features)
-    return detector.branch_maps_of_features(features), None
+        branch_maps, scores = detector.maps_and_scores(features)
+        return branch_maps, branch_maps, scores
+    return *detector.branch_and_score_maps_of_features(features), None
 
 
 def score_images(detector, features, size=224):
@@ -117,11 +120,11 @@ def score_images(detector, features, size=224):
     ndarray of shape (n_images,)
         Higher for the more abnormal.
     """
-    branch_maps, scores = maps_and_scores(detector, features)
+    _, score_maps, scores = maps_and_scores(detector, features)
     if scores is not None:
         return scores
-    n_images = len(next(iter(branch_maps.values())))
-    maps = upsample_and_average(branch_maps, [(size, size)] * n_images)
+    n_images = len(next(iter(score_maps.values())))
+    maps = upsample_and_average(score_maps, [(size, size)] * n_images)
     return np.array([image_score(anomaly_map, detector.top_part) for anomaly_map in maps])
 
 
@@ -158,7 +161,7 @@ def check_test(data, shapes):
     return [f"The masks of {len(empty)} anomalous images show no defect ({first}): to pixel metrics these are wholly normal."]
 
 
-def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=None, top_part=0.0):
+def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, score_maps=None, scores=None, top_part=0.0):
     """Scores and metrics of a category's test images.
 
     Parameters
@@ -175,6 +178,8 @@ def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=N
         Told the time of ``"scoring"``, ``"loading"`` and ``"metrics"``.
     progress : bool
         Show a progress bar.
+    score_maps : the same, optional
+        Patch scores that image scores are made of; `branch_maps` by default.
     scores : ndarray of shape (n_test,), optional
         Image scores; those of `pradot.maps.image_score` by default.
     top_part : float
@@ -194,9 +199,11 @@ def evaluate(data, branch_maps, shapes, size, watch, progress=False, *, scores=N
     PradotError
         A mask cannot be read, or is of another size than its image.
     """
-    maps = Maps(branch_maps, shapes if size is None else [(size, size)] * len(shapes))
+    sizes = shapes if size is None else [(size, size)] * len(shapes)
+    maps = Maps(branch_maps, sizes)
     if scores is None:
-        scores = np.array([image_score(anomaly_map, top_part) for anomaly_map in maps])
+        of_scores = maps if score_maps is None or score_maps is branch_maps else Maps(score_maps, sizes, keep_bytes=0)
+        scores = np.array([image_score(one, top_part) for one in of_scores])
     watch.lap("scoring")
     masks = None
     if data.has_masks:

@@ -10,7 +10,14 @@ from pradot.paper.datasets import load_category
 from pradot.paper.provenance import file_hashes
 from pradot.paper.records import slug
 
-ADDED = {"embedding": "scale", "spread_power": 0.0, "smoothing": 0.0, "top_part": 0.0, "storage": "float32"}
+ADDED = {
+    "embedding": "scale",
+    "spread_power": 0.0,
+    "smoothing": 0.0,
+    "top_part": 0.0,
+    "image_spread_power": 0.0,
+    "storage": "float32",
+}
 """Settings that records did not have at first, and what they were then."""
 
 

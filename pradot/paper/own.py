@@ -9,7 +9,6 @@ from pathlib import Path
 from matplotlib import image as picture
 
 from pradot.files import NAME_BYTES, alone, replacing, short_name
-from pradot.maps import image_score
 from pradot.names import file_cell
 from pradot.paper.notebooks import open_category, project_root
 
@@ -37,7 +36,7 @@ def example_folders(out=None):
     return out / "normal", out / "new"
 
 
-def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
+def write_predictions(out, paths, maps, threshold=None, *, scores=None):
     """Write heat maps, all with one colour range, and ``scores.csv``.
 
     Parameters
@@ -51,8 +50,8 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
         `pradot.paper.evaluation.Maps`.
     threshold : float, optional
         Then the table has a column ``is_anomalous``: 1 where the score is above it, else 0.
-    top_part : float
-        Of a map, for the image's score, see `pradot.maps.image_score`.
+    scores : sequence of float, optional
+        The images' scores; the maxima of their maps by default.
 
     Returns
     -------
@@ -60,10 +59,11 @@ def write_predictions(out, paths, maps, threshold=None, *, top_part=0.0):
         Ends of the colour range.
     """
     out = Path(out)
-    scores, low, high = [], math.inf, -math.inf
+    highest, low = [], math.inf
     for anomaly_map in maps:
-        scores.append(image_score(anomaly_map, top_part))
-        low, high = min(low, float(anomaly_map.min())), max(high, float(anomaly_map.max()))
+        highest.append(float(anomaly_map.max()))
+        low = min(low, float(anomaly_map.min()))
+    scores, high = highest if scores is None else scores, max(highest)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["file", "anomaly_score"] + ["is_anomalous"] * (threshold is not None))

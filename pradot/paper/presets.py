@@ -50,6 +50,7 @@ class Preset:
     spread_power: float = 0.0  # how much the spread of normal patches around a prototype counts
     smoothing: float = 0.0  # of patch scores by a Gaussian, in sides of the image
     top_part: float = 0.0  # of an image's map, whose mean is the image's score; 0: the maximum
+    image_spread_power: float = 0.0  # how much the spread counts in a second map, for the image's score; 0: there is none
     storage: str = "float32"  # numbers that prototypes are kept in
     validation_fraction: float = 0.2  # of the training images, to choose the best epoch
     variant: str = ""  # what an ablation changed, such as "alpha 0.5"
@@ -173,14 +174,15 @@ PRESETS = {
             FAST,
             name="best",
             summary="beyond the paper: both scales joined at the 28 x 28 grid, 4 local prototypes per position in half "
-            "precision; scores beside the spread of normal patches, smoothed; an image's is the mean of its top 1 %; trained "
-            "and evaluated as fast is",
+            "precision; scores beside the spread of normal patches, smoothed; an image's is the mean of the top 2 % of a "
+            "second map, which the spread counts more in; trained and evaluated as fast is",
             branches=(Branch(2, 0.3),),
             embedding="joined",
             n_prototypes=4,
-            spread_power=0.5,
+            spread_power=0.375,
             smoothing=4 / 224,  # PatchCore's
-            top_part=0.01,
+            top_part=0.02,
+            image_spread_power=1.0,
             storage="float16",
         ),
     )

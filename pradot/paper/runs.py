@@ -127,11 +127,10 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
         if tested is None:
             tested = encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
         watch = Stopwatch(seconds)
-        branch_maps, scores = maps_and_scores(detector, tested)
+        branch_maps, score_maps, scores = maps_and_scores(detector, tested)
         all_shapes += shapes
-        results, found = evaluate(
-            data, branch_maps, shapes, preset.evaluation_size, watch, progress, scores=scores, top_part=detector.top_part
-        )
+        own = {"score_maps": score_maps, "scores": scores, "top_part": detector.top_part}
+        results, found = evaluate(data, branch_maps, shapes, preset.evaluation_size, watch, progress, **own)
         notes += found
 
     record = {

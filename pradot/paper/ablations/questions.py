@@ -28,7 +28,8 @@ RUNGS = {
     "storage": "half precision",
     "spread_power": "scores beside the spread",
     "smoothing": "smoothed scores",
-    "top_part": "an image's score by its top 1 %",
+    "top_part": "an image's score by its top 2 %",
+    "image_spread_power": "an image's score of a map of its own",
 }
 """Settings in which the preset ``best`` differs from others, in the order of the ladder, and what they are called there."""
 ENCODERS = {
