@@ -265,8 +265,9 @@ class Pradot(DetectorPartialFitMixin, BaseEstimator):
                 maps = learner.transported(x, scale)  # (n_images, height, width)
             else:
                 maps, index = learner.nearest(x, scale)  # (n_images, height, width) both
-            cost, spread = maps, self.spreads_[branch][index] if self.spreads_ else None  # (n_images, height, width) both
-            if self.spread_power:
+            cost = maps
+            if measures_spreads(self):
+                spread = self.spreads_[branch][index]  # (n_images, height, width)
                 maps = cost / spread**self.spread_power
             branch_maps[branch] = smoothed(maps.cpu(), self.smoothing)
             if self.image_spread_power:
