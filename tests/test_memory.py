@@ -94,13 +94,14 @@ def test_no_more_images_than_a_part_are_held_while_a_folder_is_scored(tiny_encod
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_predict_holds_one_map_at_a_time(tiny_encoder, draw, tmp_path, monkeypatch):
+@pytest.mark.parametrize("settings", [{}, {"image_spread_power": 1.0, "top_part": 0.02}])
+def test_predict_holds_one_map_at_a_time(tiny_encoder, draw, tmp_path, monkeypatch, settings):
     """`predict` makes every map anew when it is read, so that a folder of any size can be scored."""
     folder = tmp_path / "new"
     folder.mkdir()
     for number, image in enumerate(draw(20, 2, shape=(40, 30))):
         Image.fromarray(image).save(folder / f"{number}.png")
-    detector = Pradot(tiny_encoder, **SHORT).fit(draw(6, 0))
+    detector = Pradot(tiny_encoder, **SHORT, **settings).fit(draw(6, 0))
     monkeypatch.setattr(Pradot, "load", classmethod(lambda *_, **__: detector))
     made, upsample = [], evaluation.upsample_and_average
     monkeypatch.setattr(

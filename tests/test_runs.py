@@ -10,9 +10,10 @@ from small_data import write_category, write_encoder
 
 from pradot import Encoder, Pradot, PradotError
 from pradot.branches import Branch
-from pradot.maps import upsample_and_average
+from pradot.maps import image_score, upsample_and_average
 from pradot.metrics import auroc
 from pradot.paper import identity, runs
+from pradot.paper.datasets import load_category
 from pradot.paper.evaluation import METRICS
 from pradot.paper.identity import ADDED, recorded_settings
 from pradot.paper.presets import PRESETS, QUIRKS, RIVALS, get_preset
@@ -289,6 +290,17 @@ def test_younger_settings_are_recorded_only_where_they_change_something():
     assert ADDED.keys().isdisjoint(paper) and ADDED.keys() <= best.keys()
     assert ADDED == {name: getattr(get_preset("paper"), name) for name in ADDED}
     assert ADDED == {name: Pradot().get_params()[name] for name in ADDED}  # what a run without them is fitted with
+
+
+def test_image_scores_of_best_are_those_of_its_second_map(data, encoder, tmp_path):
+    preset = small("best")
+    record, path, _ = run("mvtec_ad", data, "part", preset, encoder, out=tmp_path)
+    scores = [image["score"] for image in record["images"]]
+    category = load_category("mvtec_ad", data, "part")
+    detector = preset.detector(encoder).fit(category.train)
+    assert scores == pytest.approx(detector.anomaly_scores([sample.path for sample in category.test]))
+    maps = upsample_and_average(read_branch_maps(path), [(48, 48)] * 6)
+    assert scores != pytest.approx([image_score(anomaly_map, preset.top_part) for anomaly_map in maps])
 
 
 def test_image_scores_of_patchcore_are_its_own(data, encoder, tmp_path):
