@@ -27,6 +27,7 @@ from pradot.paper.bench import list_ablation_jobs
 from pradot.paper.presets import PRESETS, RIVALS, get_preset
 from pradot.paper.records import read_record
 from pradot.paper.tables import DASH, benchmarks, formatted
+from pradot.paper.training import TrainingSet
 from pradot.weights import OFFLINE_ENCODER, canonical_name
 
 WEIGHTS_AVAILABLE = "pradot.paper.ablations.results.weights_available"
@@ -48,7 +49,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("base", [PRESETS["paper"], PRESETS["fast"], get_preset("paper", max_steps=60, batch_size=4)])
-@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"rivals"}))
+@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"rivals", "few", "contaminated"}))
 def test_rows_change_what_the_ablation_is_about_and_nothing_else(name, base):
     ablation = get_ablation(name, base)
     assert ablation.name == name and ablation.question.endswith((".", "?"))
@@ -62,7 +63,7 @@ def test_rows_change_what_the_ablation_is_about_and_nothing_else(name, base):
         assert row.preset.is_shortened == base.is_shortened or row.preset.max_steps == 0 or name == "ladder"
 
 
-@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"reg", "encoder"}))
+@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"reg", "encoder", "contaminated"}))
 def test_the_base_is_one_of_the_rows(name):
     for base in (PRESETS["paper"], PRESETS["fast"]):
         assert [row.preset for row in get_ablation(name, base).rows].count(base) == 1
@@ -115,10 +116,44 @@ def test_rivals_stand_beside_the_base_and_the_best():
     assert [row.label for row in get_ablation("rivals", PRESETS["best"]).rows] == ["best", *RIVALS]
 
 
-@pytest.mark.parametrize("name", ["alpha", "kmeans", "rivals", "ladder"])
+@pytest.mark.parametrize("name", ["alpha", "kmeans", "rivals", "ladder", "few", "contaminated"])
 def test_another_method_is_no_base(name):
     with pytest.raises(PradotError, match="padim has no settings to change: name a preset of PRADOT, paper, sound, fast, best"):
         get_ablation(name, RIVALS["padim"])
+
+
+@pytest.mark.parametrize("name", ["best", "fast"])
+def test_few_images_are_drawn_for_each_method_alike(name):
+    base = PRESETS[name]
+    ablation = get_ablation("few", base)
+    n = base.n_prototypes
+    assert len({row.label for row in ablation.rows}) == len({row.preset for row in ablation.rows}) == 17
+    groups = {name: "own", f"PatchCore {n} per position": "bank", "PatchCore 10 %": "tenth"}
+    for row in ablation.rows:
+        group, images = groups[row.group], row.preset.training.n_images
+        assert row.value == images and row.label.startswith(f"{row.group}, ")
+        assert row.preset.training == TrainingSet(n_images=images)
+        if images is None:
+            assert row.preset == {"own": base, "tenth": RIVALS["patchcore-10"]}[group] and row.label.endswith("all images")
+            continue
+        assert row.preset.label.endswith(f", {images} image{'s' if images > 1 else ''}") and row.preset.variant
+        part = {"bank": min(1, n / images), "tenth": 0.1}.get(group)
+        expected = replace(RIVALS["patchcore-10"], parameters=(("part", part),)) if part else base
+        assert replace(row.preset, training=base.training, variant="") == expected
+    assert [row.value for row in ablation.rows if row.group == name] == [1, 2, 4, 8, 16, None]
+
+
+def test_rows_with_and_without_defects_hold_the_same_ones_back():
+    base = PRESETS["best"]
+    rows = get_ablation("contaminated", base).rows
+    assert [(row.group, row.value) for row in rows] == [
+        (method, percent) for method in ("best", "patchcore-1", "patchcore-10") for percent in (0, 5)
+    ]
+    for row in rows:
+        assert row.preset.training == TrainingSet(contamination=row.value / 100, held_back=0.05)
+        method = base if row.group == "best" else RIVALS[row.group]
+        assert replace(row.preset, training=method.training, variant="") == method
+        assert row.preset.label == f"{row.group}, {row.value:g} % defects" and row.label == f"{row.group}, {row.value:g} %"
 
 
 def test_a_vit_is_asked_for_blocks_instead_of_scales():
@@ -198,6 +233,35 @@ def test_differences_that_say_nothing_look_small(base, name, values):
     assert high - low > 1 - 1e-9 and high < 100.5 + 0.05 * (high - low)
     assert low < values[0] < high and low < (values[1] or values[0]) < high
     plt.close(ax.figure)
+
+
+@pytest.mark.parametrize("name", ["few", "contaminated"])
+def test_training_sets_of_several_methods_run_and_are_drawn_as_lines(name, tmp_path_factory, settings):
+    data = write_category(tmp_path_factory.mktemp("more"), n_train=20, n_good=4, n_bad=4).parent
+    base = replace(PRESETS["best"], n_prototypes=1, image_size=48, max_steps=1)
+    ablation = get_ablation(name, base)
+    small = tuple(replace(row, preset=replace(row.preset, image_size=48)) for row in ablation.rows)
+    result = run_ablation(replace(ablation, rows=small), "mvtec_ad", data, **settings, n_seeds=2)
+    table = ablation_table(result)
+    assert result.reasons == {} and list(table.index) == [row.label for row in ablation.rows]
+    for row in small:
+        record = read_record(result.outcomes[row.label][0].path)
+        hidden, drawn = round(20 * row.preset.training.contamination), row.preset.training.n_images
+        assert record["counts"]["train"] + record["counts"]["validation"] == (drawn or 20) + hidden
+        assert record["counts"]["test"] == (8 if name == "few" else 7) and record["label"] == row.preset.label
+    fig = figures.ablation_plot(ablation, table)
+    groups = list(dict.fromkeys(row.group for row in ablation.rows))
+    assert [text.get_text() for text in fig.axes[-1].get_legend().get_texts()] == groups
+    for group in groups:
+        (line,) = (line for line in fig.axes[1].lines if line.get_label() == group)
+        on_axis = [row for row in ablation.rows if row.group == group and row.value is not None]
+        assert list(line.get_xdata()) == [row.value for row in on_axis]
+        np.testing.assert_allclose(line.get_ydata(), table.loc[[row.label for row in on_axis], ("pixel AUROC", "this run")])
+    ticks = [1, 2, 4, 8, 16] if name == "few" else [0, 5]
+    assert [tick.get_text() for tick in fig.axes[1].get_xticklabels()] == [str(tick) for tick in ticks]
+    dashed = [line for line in fig.axes[1].lines if line.get_linestyle() == "--"]
+    assert len(dashed) == (2 if name == "few" else 0)
+    plt.close(fig)
 
 
 def test_rows_of_other_scales_take_the_encoders_other_maps(data, base, settings):

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from pradot.errors import PradotError
 from pradot.paper.datasets import load_category
 from pradot.paper.provenance import file_hashes
 from pradot.paper.records import slug
+from pradot.paper.training import ALL_NORMAL, draw_training
 
 ADDED = {
     "embedding": "scale",
@@ -39,7 +41,7 @@ def identify(dataset, root, category, preset, encoder, *, seed=0, out="runs", pr
     """
     if encoder.image_size != preset.image_size:
         raise PradotError(f"preset {preset.name} needs images of {preset.image_size} px; the encoder has {encoder.image_size}")
-    data = load_category(dataset, root, category)
+    data = draw_training(load_category(dataset, root, category), preset.training, seed)
     identity = {
         "dataset": dataset,
         "category": data.name,
@@ -60,6 +62,8 @@ def identify(dataset, root, category, preset, encoder, *, seed=0, out="runs", pr
             "signature": {str(scale): float(f"{vector.norm():.3g}") for scale, vector in encoder.signature.items()},
         },
         "seed": seed,
+        # Absent where all images are learned from, as in the first records, so that those are still found.
+        **({} if preset.training == ALL_NORMAL else {"training": asdict(preset.training)}),
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{slug(preset.label)}-{slug(encoder.name)}-seed{seed}-{digest}"

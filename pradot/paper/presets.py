@@ -10,6 +10,7 @@ from pradot.branches import PAPER_BRANCHES, Branch
 from pradot.detector import Pradot
 from pradot.errors import PradotError
 from pradot.paper.baselines import SIGMA, PaDiM, PatchCore
+from pradot.paper.training import ALL_NORMAL, TrainingSet
 
 QUIRKS = {
     "scale of the image": "each test image is scored with costs divided by its own largest ones, not by those of training: its "
@@ -53,12 +54,13 @@ class Preset:
     image_spread_power: float = 0.0  # how much the spread counts in a second map, for the image's score; 0: there is none
     storage: str = "float32"  # numbers that prototypes are kept in
     validation_fraction: float = 0.2  # of the training images, to choose the best epoch
+    training: TrainingSet = ALL_NORMAL  # which images of a category are learned from
     variant: str = ""  # what an ablation changed, such as "alpha 0.5"
 
     @property
     def detector_settings(self):
         """What `pradot.Pradot` takes of it."""
-        other = ("name", "summary", "evaluation_size", "image_size", "variant")
+        other = ("name", "summary", "evaluation_size", "image_size", "training", "variant")
         return {name: value for name, value in asdict(self).items() if name not in other} | {"branches": self.branches}
 
     def detector(self, encoder, seed=0, *, cache=None, progress=False):
@@ -106,6 +108,7 @@ class Rival:
     parameters: tuple[tuple[str, float], ...] = ()  # of the method
     image_size: int = 224
     evaluation_size: int | None = None
+    training: TrainingSet = ALL_NORMAL
     variant: str = ""
 
     def detector(self, encoder, seed=0, *, cache=None, progress=False):
@@ -131,8 +134,8 @@ class Rival:
 
     @property
     def label(self):
-        """Name for tables."""
-        return self.name
+        """Name for tables; a variant is never taken for the method itself."""
+        return ", ".join(filter(None, [self.name, self.variant]))
 
 
 FAST = Preset(

@@ -15,6 +15,7 @@ from pradot.paper.identity import ADDED, recorded_settings
 from pradot.paper.presets import PRESETS, RIVALS, Preset, Rival
 from pradot.paper.provenance import FILE_DIGITS, file_hashes, made_by
 from pradot.paper.records import read_record
+from pradot.paper.training import TrainingSet
 
 _KINDS = {
     **{"dataset": str, "category": str, "preset": str, "label": str, "settings": dict, "evaluation_size": int | None},
@@ -67,12 +68,16 @@ def preset_of(record, path):
     name, settings, is_rival = record["preset"], record["settings"], "method" in record["settings"]
     other = {"evaluation_size": record["evaluation_size"], "image_size": record["encoder"]["image_size"]}
     other["variant"] = str(record.get("variant", ""))
+    try:
+        other["training"], problems = TrainingSet(**record.get("training", {})), []
+    except (PradotError, TypeError) as error:  # out of range, or of an unknown name
+        problems = [f"training: {error}"]
     if is_rival:
         method = {"PatchCore": PatchCore, "PaDiM": PaDiM}.get(str(settings["method"]))
         known = recorded_settings(Rival(name, "", method)) if method else {}
     else:
         settings, known = ADDED | settings, PRESETS["paper"].detector_settings
-    problems = [f"{key} is unknown" for key in settings if key not in known]
+    problems += [f"{key} is unknown" for key in settings if key not in known]
     problems += [f"{key} is missing" for key in known if key not in settings]
     problems += [f"{key} is {settings[key]!r}" for key in settings if key in known and not _is_alike(settings[key], known[key])]
     if name not in (RIVALS if is_rival else PRESETS):

@@ -3,7 +3,7 @@
 An ablation changes one thing of a base preset. Its rows are presets again, so that each is run, recorded and found again like
 any other (`pradot.paper.runs.run`); its table reads the records.
 
-`ABLATIONS` has them by name, as functions of the name and the base preset, in the order of notebooks 09 and, for the last two,
+`ABLATIONS` has them by name, as functions of the name and the base preset, in the order of notebooks 09 and, for the last four,
 11. `ENCODERS` are the backbones compared, `RUNGS` the settings in which the preset ``best`` differs from others, in the order
 of the ladder. The questions are in `questions`, running them and their tables in `results`.
 """
@@ -11,12 +11,14 @@ of the ladder. The questions are in `questions`, running them and their tables i
 from pradot.paper.ablations.questions import (
     ABLATIONS,
     ALPHAS,
+    CONTAMINATIONS,
     EMAS,
     ENCODERS,
     N_PROTOTYPES,
     REGS,
     RUNGS,
     SCALES,
+    SHOTS,
     Ablation,
     Row,
     get_ablation,
@@ -26,12 +28,14 @@ from pradot.paper.ablations.results import Result, ablation_table, missing_weigh
 __all__ = [
     "ABLATIONS",
     "ALPHAS",
+    "CONTAMINATIONS",
     "EMAS",
     "ENCODERS",
     "N_PROTOTYPES",
     "REGS",
     "RUNGS",
     "SCALES",
+    "SHOTS",
     "Ablation",
     "Result",
     "Row",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pradot.branches import Branch
 from pradot.errors import PradotError
 from pradot.paper.presets import PRESETS, RIVALS, Preset, Rival
+from pradot.paper.training import TrainingSet
 from pradot.starts import STARTS
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -12,6 +13,8 @@ N_PROTOTYPES = (1 / 4, 1, 2, 4, 8, 16, 32)
 REGS = (0.001, 0.003, 0.01, 0.03, 0.1)
 SCALES = ((1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3))
 EMAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
+SHOTS = (1, 2, 4, 8, 16)
+CONTAMINATIONS = (0.0, 0.05)
 RUNGS = {
     "scoring": "a fixed scale of the costs",
     "evaluation_size": "evaluation at the images' own size",
@@ -51,6 +54,7 @@ class Row:
     preset: Preset | Rival
     encoder: str | None = None  # as for `pradot.Encoder`; None: the one that all rows share
     value: float | None = None  # the same as a number, for the axis of a plot; None: not on the axis
+    group: str = ""  # the line of the plot that it belongs to, where there are several
 
 
 @dataclass(frozen=True)
@@ -276,6 +280,56 @@ def _rivals(name, base):
     )
 
 
+def _trained(label, preset, group, value, change, **drawn):
+    """A row whose training images are drawn in another way."""
+    variant = ", ".join(filter(None, [preset.variant, change]))
+    return Row(label, replace(preset, variant=variant, training=TrainingSet(**drawn)), value=value, group=group)
+
+
+def _few(name, base):
+    rows, bank, per_position = [], RIVALS["patchcore-10"], f"{base.n_prototypes:g} per position"
+    for n in SHOTS:
+        images, part = f"{n} image{'s' if n > 1 else ''}", min(1.0, base.n_prototypes / n)
+        as_large = replace(bank, variant=f"bank of {per_position}", parameters=(("part", part),))
+        for group, method in ((base.label, base), (f"PatchCore {per_position}", as_large), ("PatchCore 10 %", bank)):
+            rows.append(_trained(f"{group}, {images}", method, group, n, images, n_images=n))
+    everything = [Row(f"{group}, all images", method, group=group) for group, method in ((base.label, base), (group, bank))]
+    return Ablation(
+        name,
+        "How few normal images are enough? PatchCore stands beside, its bank as many patches a position as there are "
+        "prototypes, and 10 %; images are drawn by the seed.",
+        "normal images",
+        base,
+        (*rows, *everything),
+        logarithmic=True,
+    )
+
+
+def _contaminated(name, base):
+    methods = (base, RIVALS["patchcore-1"], RIVALS["patchcore-10"])
+    drawn = {"held_back": max(CONTAMINATIONS)}
+    return Ablation(
+        name,
+        "What do defects among the training images cost? Defective test images are drawn by the seed, the same for all rows; "
+        "they are no test images, and join the normal ones as the given part of these.",
+        "defects among the normal images, %",
+        base,
+        tuple(
+            _trained(
+                f"{method.label}, {100 * part:g} %",
+                method,
+                method.label,
+                100 * part,
+                f"{100 * part:g} % defects",
+                contamination=part,
+                **drawn,
+            )
+            for method in methods
+            for part in CONTAMINATIONS
+        ),
+    )
+
+
 ABLATIONS = {
     "alpha": _alpha,
     "n": _n,
@@ -289,5 +343,7 @@ ABLATIONS = {
     "kmeans": _kmeans,
     "ladder": _ladder,
     "rivals": _rivals,
+    "few": _few,
+    "contaminated": _contaminated,
 }
-"""Functions of the name and the base preset, by name, in the order of notebooks 09 and, for the last two, 11."""
+"""Functions of the name and the base preset, by name, in the order of notebooks 09 and, for the last four, 11."""

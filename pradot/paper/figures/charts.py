@@ -162,7 +162,7 @@ def ablation_plot(ablation, table):
     Parameters
     ----------
     ablation : pradot.paper.ablations.Ablation
-        Its rows without a value, where others have one, are dashed lines.
+        Its rows without a value, where others have one, are dashed lines; with groups of rows, each is a line.
     table : DataFrame
         See `pradot.paper.ablations.ablation_table`; with several seeds bars show one standard deviation.
 
@@ -175,6 +175,9 @@ def ablation_plot(ablation, table):
         :4
     ]
     values = {row.label: row.value for row in ablation.rows if row.value is not None}
+    groups = {}  # labels of their rows
+    for row in ablation.rows:
+        groups.setdefault(row.group, []).append(row.label)
     height = 2.9 if values else 1.0 + 0.32 * len(table)
     fig, axes = plt.subplots(1, len(titles), figsize=(2.7 * len(titles) + 0.6, height), sharey=not values, squeeze=False)
     for number, (ax, title) in enumerate(zip(axes[0], titles, strict=True)):
@@ -183,18 +186,24 @@ def ablation_plot(ablation, table):
         colour = sns.color_palette(PALETTE)[number]
         spread = table.get((title, "std"))
         if values:
-            on_axis = shown[[label for label in shown.index if label in values]]
-            x = [values[label] for label in on_axis.index]
-            sns.lineplot(x=x, y=on_axis.to_numpy(), marker="o", color=colour, ax=ax)
-            if spread is not None:
-                ax.errorbar(x, on_axis, spread[on_axis.index], fmt="none", color=colour, capsize=3)
-            for label in shown.index.difference(on_axis.index):
-                ax.axhline(shown[label], color="0.4", linestyle="--", linewidth=1)
-                ax.annotate(label, (1, shown[label]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
+            ticks = {}
+            for of_group, (group, labels) in zip(sns.color_palette(PALETTE), groups.items(), strict=False):
+                line_colour = colour if len(groups) == 1 else of_group
+                on_axis = shown[[label for label in labels if label in values and label in shown]]
+                x = [values[label] for label in on_axis.index]
+                ticks |= dict(zip(x, on_axis.index if len(groups) == 1 else map("{:g}".format, x), strict=True))
+                sns.lineplot(x=x, y=on_axis.to_numpy(), marker="o", color=line_colour, label=group or None, legend=False, ax=ax)
+                if spread is not None:
+                    ax.errorbar(x, on_axis, spread[on_axis.index], fmt="none", color=line_colour, capsize=3)
+                for label in (label for label in labels if label in shown and label not in values):
+                    ax.axhline(shown[label], color="0.4" if len(groups) == 1 else line_colour, linestyle="--", linewidth=1)
+                    where = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 7}
+                    ax.annotate(label.removeprefix(f"{group}, "), (1, shown[label]), **where)
             ax.set_ylim(_percent_limits(shown, spread))
             if ablation.logarithmic:
                 ax.set_xscale("log")
-                ax.set_xticks(x, list(on_axis.index), fontsize=7)
+            if ablation.logarithmic or len(groups) > 1:
+                ax.set_xticks(list(ticks), list(ticks.values()), fontsize=7)
                 ax.minorticks_off()
             ax.set(xlabel=ablation.changes)
         else:
@@ -207,6 +216,8 @@ def ablation_plot(ablation, table):
             ax.grid(axis="y", linewidth=0.5)
             ax.set(ylabel=ablation.changes if number == 0 else "", xlabel="%")
         ax.set_title(textwrap.fill(title if "%" in title else f"{title} (%)", 30))
+    if values and len(groups) > 1:
+        axes[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
 

@@ -1,0 +1,159 @@
+"""Training images drawn from a category: which ones, and that a run learns from these and is found again by them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_data import write_category, write_loco_category
+from small_runs import EXPERIMENTS, change
+
+from pradot import PradotError
+from pradot.paper.datasets import load_category
+from pradot.paper.identity import identify
+from pradot.paper.recorded import preset_of
+from pradot.paper.repeat import repeat
+from pradot.paper.runs import read_branch_maps, run
+from pradot.paper.tables import benchmarks
+from pradot.paper.training import ALL_NORMAL, TrainingSet, draw_training
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_category(tmp_path_factory.mktemp("data"), n_train=20, n_good=3, n_bad=5).parent
+
+
+@pytest.fixture(scope="module")
+def whole(root):
+    return load_category("mvtec_ad", root, "part")
+
+
+def experiment(training, name="fast", variant="drawn"):
+    return replace(EXPERIMENTS[name], training=training, variant=variant)
+
+
+def test_all_normal_images_are_the_category_itself(whole):
+    assert draw_training(whole, ALL_NORMAL, 3) is whole
+
+
+def test_few_images_are_drawn_by_the_seed(whole):
+    drawn = {(n, seed): draw_training(whole, TrainingSet(n), seed) for n in (1, 4, 16) for seed in range(5)}
+    for (n, seed), data in drawn.items():
+        assert len(data.train) == n and set(data.train) <= set(whole.train) and list(data.train) == sorted(data.train)
+        assert data.test == whole.test
+        assert data.notes == (*whole.notes, f"Trained on {n} of 20 normal images, drawn by the seed.")
+        assert data == draw_training(whole, TrainingSet(n), seed)
+        if n < 16:  # one more image is one more, not others
+            assert set(data.train) < set(drawn[4 * n, seed].train)
+    assert len({drawn[4, seed].train for seed in range(5)}) == 5
+    assert draw_training(whole, TrainingSet(20), 0).train == whole.train
+
+
+def test_every_image_is_drawn_as_often(whole):
+    counts = dict.fromkeys(whole.train, 0)
+    for seed in range(200):
+        for path in draw_training(whole, TrainingSet(5), seed).train:
+            counts[path] += 1
+    # 50 expected; the standard deviation of a binomial with 200 draws of 1/4 is 6.
+    assert all(abs(count - 50) < 4 * 6.2 for count in counts.values())
+
+
+def test_few_images_are_all_that_is_normal_to_a_run(tmp_path):
+    data = load_category("mvtec_loco", write_loco_category(tmp_path).parent, "juice_bottle")
+    assert len(data.validation) == 2
+    assert draw_training(data, TrainingSet(3), 0).validation == ()  # or a few-image run would learn from more
+    assert draw_training(data, TrainingSet(contamination=0.25, held_back=0.25), 0).validation == data.validation
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_defective_images_are_moved_and_the_test_is_the_same_without_them(whole, seed):
+    clean, some, dirty = (draw_training(whole, TrainingSet(None, part, 0.2), seed) for part in (0.0, 0.1, 0.2))
+    gone = {sample.path for sample in whole.test} - {sample.path for sample in clean.test}
+    assert clean.test == some.test == dirty.test and len(gone) == 4
+    assert [sample for sample in whole.test if sample.path not in gone] == list(clean.test)  # in the same order
+    assert all(path.parent.name == "spot" for path in gone)
+    assert clean.train == whole.train
+    assert set(dirty.train) - set(whole.train) == gone and dirty.train[:20] == whole.train
+    assert set(some.train) - set(whole.train) < gone and len(some.train) == 22
+    assert clean.labels.sum() == 1 and (clean.labels == 0).sum() == 3
+    note = "4 of 5 defective test images, drawn by the seed, are no test images: 2 of them are training images."
+    assert some.notes == (*whole.notes, note)
+
+
+def test_other_seeds_move_other_images(whole):
+    training = TrainingSet(contamination=0.1, held_back=0.1)
+    assert len({draw_training(whole, training, seed).train for seed in range(10)}) > 3
+
+
+def test_few_images_with_defects_among_them(whole):
+    data = draw_training(whole, TrainingSet(10, 0.2, 0.3), 0)
+    assert len(data.train) == 12 and data.labels.sum() == 2
+    assert draw_training(whole, TrainingSet(10), 0).train == data.train[:10]
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        (TrainingSet(21), "21 training images are to be drawn from .*part, which has 20"),
+        (TrainingSet(contamination=0.02, held_back=0.02), "0 of the 5 defective test images .* 0 of these join the 20 normal"),
+        (TrainingSet(contamination=0.02, held_back=0.1), r"2 of the 5 .* 0 of these join the 20 .* \(10 % and 2 %\)"),
+        (TrainingSet(held_back=0.25), "5 of the 5 defective .* one or more left for the test"),
+        (TrainingSet(held_back=1.0), "20 of the 5 defective"),
+    ],
+)
+def test_too_few_images_are_an_error(whole, training, said):
+    with pytest.raises(PradotError, match=said):
+        draw_training(whole, training, 0)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "4"])
+def test_a_number_of_images_is_a_whole_one(n):
+    with pytest.raises(PradotError, match="number of training images must be 1 or more, not"):
+        TrainingSet(n)
+
+
+@pytest.mark.parametrize("parts", [(-0.1, 0.1), (0.2, 0.1), (0.1, 1.1), (float("nan"), 0.1), (0.1, float("nan")), (0, "1")])
+def test_parts_are_in_their_range(parts):
+    with pytest.raises(PradotError, match="from 0 to the part held back"):
+        TrainingSet(None, *parts)
+
+
+@pytest.mark.parametrize("name", ["fast", "best", "patchcore-10", "padim"])
+def test_a_run_learns_from_what_is_drawn_and_is_repeated(name, root, tiny_encoder, tmp_path):
+    training = TrainingSet(10, 0.2, 0.3)
+    record, path, is_new = run("mvtec_ad", root, "part", experiment(training, name), tiny_encoder, seed=3, out=tmp_path)
+    assert is_new and record["training"] == {"n_images": 10, "contamination": 0.2, "held_back": 0.3}
+    assert record["counts"]["train"] + record["counts"]["validation"] == 12 and record["counts"]["test_anomalous"] == 2
+    assert any("Trained on 10 of 20 normal images" in note for note in record["notes"])
+    assert record["label"] == f"{name}, drawn" + ", shortened" * (name in ("fast", "best"))
+    assert not run("mvtec_ad", root, "part", experiment(training, name), tiny_encoder, seed=3, out=tmp_path)[2]
+    assert preset_of(record, path).training == training
+    assert repeat(path, encoder=tiny_encoder).verdict == "equal"
+    assert benchmarks(tmp_path) == {}  # no table takes it for the method itself
+
+
+def test_scores_are_those_of_a_model_fitted_on_the_drawn_images(root, whole, tiny_encoder, tmp_path):
+    training = TrainingSet(4, 0.25, 0.25)
+    preset = experiment(training)
+    _, path, _ = run("mvtec_ad", root, "part", preset, tiny_encoder, seed=1, out=tmp_path)
+    drawn = draw_training(whole, training, 1)
+    detector = preset.detector(tiny_encoder, 1).fit(list(drawn.train))
+    expected = detector.branch_maps([sample.path for sample in drawn.test])
+    for branch, maps in read_branch_maps(path).items():
+        np.testing.assert_allclose(maps, expected[branch], rtol=1e-5, atol=1e-7)
+
+
+def test_runs_of_other_training_images_have_other_records(root, tiny_encoder, tmp_path):
+    sets = [ALL_NORMAL, TrainingSet(20), TrainingSet(4), TrainingSet(held_back=0.1), TrainingSet(None, 0.1, 0.1)]
+    found = [identify("mvtec_ad", root, "part", experiment(one), tiny_encoder, out=tmp_path) for one in sets]
+    assert len({path for _, _, path in found}) == len(sets)
+    assert "training" not in found[0][1] and all("training" in identity for _, identity, _ in found[1:])  # as first records
+
+
+@pytest.mark.parametrize(
+    "training", [{"n_images": 0}, {"n_image": 4}, [4], 4, None, {"contamination": 0.5}, {"held_back": "0.5"}, {"n_images": 2.5}]
+)
+def test_a_record_of_an_odd_training_set_is_not_repeated(training, root, tiny_encoder, tmp_path):
+    _, path, _ = run("mvtec_ad", root, "part", experiment(TrainingSet(4)), tiny_encoder, out=tmp_path)
+    record = change(path, training={}) | {"training": training}
+    with pytest.raises(PradotError, match=r"do not fit this version \(training: "):
+        preset_of(record, path)
