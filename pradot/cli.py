@@ -130,7 +130,7 @@ def _parser():
     bench.add_argument("--root", help="folder of the data set (default: looked for where PRADOT_DATA says, else in data)")
     bench.add_argument("--category", nargs="+", dest="categories", metavar="NAME", help="which ones (default: all)")
     bench.add_argument("--preset", nargs="+", default=["paper"], metavar="NAME", help="presets, as for run (default: paper)")
-    bench.add_argument("--ablation", metavar="NAME", help="each row of an ablation, around the presets (alpha, n, reg, ...)")
+    bench.add_argument("--ablation", metavar="NAME", help="each row of an ablation, around the presets (alpha, n, few, ...)")
     _add_encoder(bench, default="auto")
     bench.add_argument("--max-steps", type=_whole(1), metavar="N", help="stop training after N steps (labelled shortened)")
     bench.add_argument("--batch-size", type=_whole(1), metavar="N", help="images a step (labelled shortened)")

@@ -8,22 +8,10 @@ any other (`pradot.paper.runs.run`); its table reads the records.
 of the ladder. The questions are in `questions`, running them and their tables in `results`.
 """
 
-from pradot.paper.ablations.questions import (
-    ABLATIONS,
-    ALPHAS,
-    CONTAMINATIONS,
-    EMAS,
-    ENCODERS,
-    N_PROTOTYPES,
-    REGS,
-    RUNGS,
-    SCALES,
-    SHOTS,
-    Ablation,
-    Row,
-    get_ablation,
-)
+from pradot.paper.ablations.methods import CONTAMINATIONS, RUNGS, SHOTS
+from pradot.paper.ablations.questions import ABLATIONS, ALPHAS, EMAS, ENCODERS, N_PROTOTYPES, REGS, SCALES, get_ablation
 from pradot.paper.ablations.results import Result, ablation_table, missing_weights, run_ablation, write_ablation
+from pradot.paper.ablations.rows import Ablation, Row
 
 __all__ = [
     "ABLATIONS",

@@ -1,11 +1,12 @@
-"""Each ablation as data: its question, and the settings that answer it."""
+"""Ablations of one setting, each as data, and all of them by name."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pradot.branches import Branch
 from pradot.errors import PradotError
-from pradot.paper.presets import PRESETS, RIVALS, Preset, Rival
-from pradot.paper.training import TrainingSet
+from pradot.paper.ablations import methods
+from pradot.paper.ablations.rows import Ablation, Row
+from pradot.paper.presets import PRESETS, Rival
 from pradot.starts import STARTS
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
@@ -13,28 +14,6 @@ N_PROTOTYPES = (1 / 4, 1, 2, 4, 8, 16, 32)
 REGS = (0.001, 0.003, 0.01, 0.03, 0.1)
 SCALES = ((1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3))
 EMAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
-SHOTS = (1, 2, 4, 8, 16)
-CONTAMINATIONS = (0.0, 0.05)
-RUNGS = {
-    "scoring": "a fixed scale of the costs",
-    "evaluation_size": "evaluation at the images' own size",
-    "solver": "warm-started transport",
-    "tol": "a tolerance of 5 %",
-    "precision": "bfloat16 where it is fast",
-    "start": "a start at spread-out patches",
-    "ema": "larger steps",
-    "batch_size": "smaller batches",
-    "max_steps": "8 steps",
-    "embedding": "all scales joined",
-    "branches": "one local branch at 28 x 28",
-    "n_prototypes": "4 prototypes per position",
-    "storage": "half precision",
-    "spread_power": "scores beside the spread",
-    "smoothing": "smoothed scores",
-    "top_part": "an image's score by its top 2 %",
-    "image_spread_power": "an image's score of a map of its own",
-}
-"""Settings in which the preset ``best`` differs from others, in the order of the ladder, and what they are called there."""
 ENCODERS = {
     "resnet18.a1_in1k": None,
     "resnet50.a1_in1k": None,
@@ -44,29 +23,6 @@ ENCODERS = {
     "vit_small_patch16_dinov3.lvd1689m": (7, 11),
 }
 """Encoders, and for a ViT the blocks that take the place of the scales (of 12, counted from 0: at two thirds, and the last)."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One setting of an ablation."""
-
-    label: str  # what is different, for tables, such as "0.3"
-    preset: Preset | Rival
-    encoder: str | None = None  # as for `pradot.Encoder`; None: the one that all rows share
-    value: float | None = None  # the same as a number, for the axis of a plot; None: not on the axis
-    group: str = ""  # the line of the plot that it belongs to, where there are several
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """One question, and the settings that answer it."""
-
-    name: str  # as on the command line
-    question: str
-    changes: str  # what the rows differ in, title of the column of labels
-    base: Preset  # what the rows have in common
-    rows: tuple[Row, ...]
-    logarithmic: bool = False  # whether the axis of values is
 
 
 def get_ablation(name, base):
@@ -258,78 +214,6 @@ def _kmeans(name, base):
     )
 
 
-def _ladder(name, base):
-    best, rows, rung = PRESETS["best"], [Row(base.label, base)], base
-    for setting, text in RUNGS.items():
-        value = getattr(best, setting)
-        if getattr(rung, setting) != value:
-            rung = replace(rung, **{setting: value})
-            rows.append(Row(text, replace(rung, variant=f"up to {text}")))
-    return Ablation(
-        name, "What did each change from the base to the preset best bring?", "with, from here on", base, tuple(rows)
-    )
-
-
-def _rivals(name, base):
-    return Ablation(
-        name,
-        "How do prototypes compare with a memory bank (PatchCore) and with Gaussians (PaDiM) on the same features?",
-        "method",
-        base,
-        tuple(Row(preset.label, preset) for preset in dict.fromkeys([base, PRESETS["best"], *RIVALS.values()])),
-    )
-
-
-def _trained(label, preset, group, value, change, **drawn):
-    """A row whose training images are drawn in another way."""
-    variant = ", ".join(filter(None, [preset.variant, change]))
-    return Row(label, replace(preset, variant=variant, training=TrainingSet(**drawn)), value=value, group=group)
-
-
-def _few(name, base):
-    rows, bank, per_position = [], RIVALS["patchcore-10"], f"{base.n_prototypes:g} per position"
-    for n in SHOTS:
-        images, part = f"{n} image{'s' if n > 1 else ''}", min(1.0, base.n_prototypes / n)
-        as_large = replace(bank, variant=f"bank of {per_position}", parameters=(("part", part),))
-        for group, method in ((base.label, base), (f"PatchCore {per_position}", as_large), ("PatchCore 10 %", bank)):
-            rows.append(_trained(f"{group}, {images}", method, group, n, images, n_images=n))
-    everything = [Row(f"{group}, all images", method, group=group) for group, method in ((base.label, base), (group, bank))]
-    return Ablation(
-        name,
-        "How few normal images are enough? PatchCore stands beside, its bank as many patches a position as there are "
-        "prototypes, and 10 %; images are drawn by the seed.",
-        "normal images",
-        base,
-        (*rows, *everything),
-        logarithmic=True,
-    )
-
-
-def _contaminated(name, base):
-    methods = (base, RIVALS["patchcore-1"], RIVALS["patchcore-10"])
-    drawn = {"held_back": max(CONTAMINATIONS)}
-    return Ablation(
-        name,
-        "What do defects among the training images cost? Defective test images are drawn by the seed, the same for all rows; "
-        "they are no test images, and join the normal ones as the given part of these.",
-        "defects among the normal images, %",
-        base,
-        tuple(
-            _trained(
-                f"{method.label}, {100 * part:g} %",
-                method,
-                method.label,
-                100 * part,
-                f"{100 * part:g} % defects",
-                contamination=part,
-                **drawn,
-            )
-            for method in methods
-            for part in CONTAMINATIONS
-        ),
-    )
-
-
 ABLATIONS = {
     "alpha": _alpha,
     "n": _n,
@@ -341,9 +225,9 @@ ABLATIONS = {
     "encoder": _encoder,
     "assignment": _assignment,
     "kmeans": _kmeans,
-    "ladder": _ladder,
-    "rivals": _rivals,
-    "few": _few,
-    "contaminated": _contaminated,
+    "ladder": methods.ladder,
+    "rivals": methods.rivals,
+    "few": methods.few,
+    "contaminated": methods.contaminated,
 }
 """Functions of the name and the base preset, by name, in the order of notebooks 09 and, for the last four, 11."""
