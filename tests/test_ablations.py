@@ -44,6 +44,7 @@ CHANGED = {
     "encoder": {"branches"},
     "assignment": {"assignment"},
     "kmeans": {"start", "max_steps"},
+    "size": {"image_size"},
     "ladder": set(RUNGS),
 }
 
@@ -75,6 +76,7 @@ def test_the_base_is_one_of_the_rows(name):
         ("n", "n_prototypes", [1 / 4, 1, 2, 4, 8, 16, 32]),
         ("reg", "reg", [0.001, 0.003, 0.01, 0.03, 0.1]),
         ("ema", "ema", [0, 0.5, 0.8, 0.9, 0.95, 0.99]),
+        ("size", "image_size", [224, 320, 448]),
     ],
 )
 def test_values_on_the_axis_are_those_of_the_settings(name, key, values):
@@ -199,7 +201,7 @@ def settings(tmp_path_factory):
     return {"encoder": write_encoder(folder), "out": folder / "runs", "cache": folder / "cache", "categories": ["part"]}
 
 
-@pytest.mark.parametrize("name", ["alpha", "n", "reg", "positions", "ema", "start", "assignment", "kmeans"])
+@pytest.mark.parametrize("name", ["alpha", "n", "reg", "positions", "ema", "start", "assignment", "kmeans", "size"])
 def test_every_ablation_runs_and_gives_a_table_and_a_plot(name, data, base, settings):
     ablation = get_ablation(name, base)
     result = run_ablation(ablation, "mvtec_ad", data, **settings)
@@ -210,7 +212,7 @@ def test_every_ablation_runs_and_gives_a_table_and_a_plot(name, data, base, sett
     for row in ablation.rows:
         record = read_record(result.outcomes[row.label][0].path)
         assert table.loc[row.label, ("pixel AUROC", "this run")] == pytest.approx(100 * record["metrics"]["pixel_auroc"])
-        assert record["label"] == row.preset.label
+        assert record["label"] == row.preset.label and record["encoder"]["image_size"] == row.preset.image_size
     fig = figures.ablation_plot(ablation, table)
     assert [ax.get_title() for ax in fig.axes] == ["image AUROC (%)", "pixel AUROC (%)", "AU-PRO 30 %", "AU-PRO 5 %"]
     drawn = {round(y, 3) for line in fig.axes[1].lines for y in line.get_ydata()}

@@ -9,7 +9,7 @@ of the ladder. The questions are in `questions`, running them and their tables i
 """
 
 from pradot.paper.ablations.methods import CONTAMINATIONS, RUNGS, SHOTS
-from pradot.paper.ablations.questions import ABLATIONS, ALPHAS, EMAS, ENCODERS, N_PROTOTYPES, REGS, SCALES, get_ablation
+from pradot.paper.ablations.questions import ABLATIONS, ALPHAS, EMAS, ENCODERS, N_PROTOTYPES, REGS, SCALES, SIZES, get_ablation
 from pradot.paper.ablations.results import Result, ablation_table, missing_weights, run_ablation, write_ablation
 from pradot.paper.ablations.rows import Ablation, Row
 
@@ -24,6 +24,7 @@ __all__ = [
     "RUNGS",
     "SCALES",
     "SHOTS",
+    "SIZES",
     "Ablation",
     "Result",
     "Row",

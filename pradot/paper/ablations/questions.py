@@ -13,6 +13,7 @@ ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 N_PROTOTYPES = (1 / 4, 1, 2, 4, 8, 16, 32)
 REGS = (0.001, 0.003, 0.01, 0.03, 0.1)
 SCALES = ((1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3))
+SIZES = (224, 320, 448)
 EMAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)
 ENCODERS = {
     "resnet18.a1_in1k": None,
@@ -214,6 +215,16 @@ def _kmeans(name, base):
     )
 
 
+def _size(name, base):
+    return Ablation(
+        name,
+        "What do larger images, and so finer grids, bring?",
+        "side of the images, px",
+        base,
+        tuple(_row(str(side), base, f"images of {side} px", value=side, image_size=side) for side in SIZES),
+    )
+
+
 ABLATIONS = {
     "alpha": _alpha,
     "n": _n,
@@ -225,6 +236,7 @@ ABLATIONS = {
     "encoder": _encoder,
     "assignment": _assignment,
     "kmeans": _kmeans,
+    "size": _size,
     "ladder": methods.ladder,
     "rivals": methods.rivals,
     "few": methods.few,
