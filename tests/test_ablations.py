@@ -124,37 +124,44 @@ def test_another_method_is_no_base(name):
         get_ablation(name, RIVALS["padim"])
 
 
-@pytest.mark.parametrize("name", ["best", "fast"])
+@pytest.mark.parametrize("name", ["best", "fast", "paper"])
 def test_few_images_are_drawn_for_each_method_alike(name):
-    base = PRESETS[name]
-    ablation = get_ablation("few", base)
-    n = base.n_prototypes
+    base = replace(PRESETS[name], image_size=320)
+    ablation, n = get_ablation("few", base), base.n_prototypes
+    beside = {"image_size": 320, "evaluation_size": base.evaluation_size}  # as the base's
+    assert ablation.question.endswith(".")
     assert len({row.label for row in ablation.rows}) == len({row.preset for row in ablation.rows}) == 17
-    groups = {name: "own", f"PatchCore {n} per position": "bank", "PatchCore 10 %": "tenth"}
     for row in ablation.rows:
-        group, images = groups[row.group], row.preset.training.n_images
-        assert row.value == images and row.label.startswith(f"{row.group}, ")
-        assert row.preset.training == TrainingSet(n_images=images)
-        if images is None:
-            assert row.preset == {"own": base, "tenth": RIVALS["patchcore-10"]}[group] and row.label.endswith("all images")
-            continue
-        assert row.preset.label.endswith(f", {images} image{'s' if images > 1 else ''}") and row.preset.variant
-        part = {"bank": min(1, n / images), "tenth": 0.1}.get(group)
-        expected = replace(RIVALS["patchcore-10"], parameters=(("part", part),)) if part else base
-        assert replace(row.preset, training=base.training, variant="") == expected
+        images = row.preset.training.n_images
+        assert row.value == images and row.preset.training == TrainingSet(images)
+        said = "all images" if images is None else "1 image" if images == 1 else f"{images} images"
+        assert row.label == f"{row.group}, {said}"
+        expected = {
+            name: base,
+            f"patchcore, {n} per position": replace(
+                RIVALS["patchcore-10"],
+                variant=f"bank of {n} per position",
+                parameters=(("part", min(1, n / (images or 1))),),
+                **beside,
+            ),
+            "patchcore-10": replace(RIVALS["patchcore-10"], **beside),
+        }[row.group]
+        assert replace(row.preset, training=base.training) == expected
     assert [row.value for row in ablation.rows if row.group == name] == [1, 2, 4, 8, 16, None]
+    assert [row.value for row in ablation.rows if row.group == f"patchcore, {n} per position"] == [1, 2, 4, 8, 16]
 
 
-def test_rows_with_and_without_defects_hold_the_same_ones_back():
-    base = PRESETS["best"]
-    rows = get_ablation("contaminated", base).rows
-    assert [(row.group, row.value) for row in rows] == [
-        (method, percent) for method in ("best", "patchcore-1", "patchcore-10") for percent in (0, 5)
+def test_rows_with_and_without_defects_leave_the_same_ones_out():
+    base = replace(PRESETS["paper"], image_size=320)
+    ablation = get_ablation("contaminated", base)
+    assert ablation.question.endswith(".")
+    assert [(row.group, row.value) for row in ablation.rows] == [
+        (method, percent) for method in ("paper", "patchcore-1", "patchcore-10") for percent in (0, 5)
     ]
-    for row in rows:
-        assert row.preset.training == TrainingSet(contamination=row.value / 100, held_back=0.05)
-        method = base if row.group == "best" else RIVALS[row.group]
-        assert replace(row.preset, training=method.training, variant="") == method
+    for row in ablation.rows:
+        assert row.preset.training == TrainingSet(contamination=row.value / 100, held_out=0.05)
+        method = base if row.group == "paper" else replace(RIVALS[row.group], image_size=320, evaluation_size=224)
+        assert replace(row.preset, training=method.training) == method
         assert row.preset.label == f"{row.group}, {row.value:g} % defects" and row.label == f"{row.group}, {row.value:g} %"
 
 
@@ -242,13 +249,12 @@ def test_training_sets_of_several_methods_run_and_are_drawn_as_lines(name, tmp_p
     data = write_category(tmp_path_factory.mktemp("more"), n_train=20, n_good=4, n_bad=4).parent
     base = replace(PRESETS["best"], n_prototypes=1, image_size=48, max_steps=1)
     ablation = get_ablation(name, base)
-    small = tuple(replace(row, preset=replace(row.preset, image_size=48)) for row in ablation.rows)
-    result = run_ablation(replace(ablation, rows=small), "mvtec_ad", data, **settings, n_seeds=2)
+    result = run_ablation(ablation, "mvtec_ad", data, **settings, n_seeds=2)
     table = ablation_table(result)
     assert result.reasons == {} and list(table.index) == [row.label for row in ablation.rows]
-    for row in small:
+    for row in ablation.rows:
         record = read_record(result.outcomes[row.label][0].path)
-        hidden, drawn = round(20 * row.preset.training.contamination), row.preset.training.n_images
+        hidden, drawn = int(row.preset.training.contamination > 0), row.preset.training.n_images
         assert record["counts"]["train"] + record["counts"]["validation"] == (drawn or 20) + hidden
         assert record["counts"]["test"] == (8 if name == "few" else 7) and record["label"] == row.preset.label
     fig = figures.ablation_plot(ablation, table)
@@ -304,6 +310,13 @@ def test_a_row_without_weights_is_a_dash_with_its_reason(data, base, settings, t
     assert dashes == len(table.columns) - 2  # all but the seconds, which are not written
     assert "\\toprule" in path.with_name(path.name + ".tex").read_text()
     plt.close(figures.ablation_plot(result.ablation, table))
+
+
+def test_nothing_to_plot_is_an_error(base):
+    ablation = get_ablation("ema", base)
+    table = pd.DataFrame({("image AUROC", "this run"): [float("nan")] * 6}, index=[row.label for row in ablation.rows])
+    with pytest.raises(PradotError, match="no row of the ablation ema has numbers: there is nothing to plot"):
+        figures.ablation_plot(ablation, table)
 
 
 def test_nothing_to_write_is_an_error(data, base, settings, tmp_path, monkeypatch):

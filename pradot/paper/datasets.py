@@ -53,10 +53,11 @@ class Category:
     dataset: str
     name: str
     root: Path  # the category's own folder
-    train: tuple[Path, ...]  # normal images, in natural order
+    train: tuple[Path, ...]  # normal images, in natural order; drawn ones may be defective, see `pradot.paper.training`
     validation: tuple[Path, ...]  # normal images to choose the best epoch; empty where the data set has none
     test: tuple[Sample, ...]  # by defect, then in natural order; may be empty
     notes: tuple[str, ...]  # sentences for the reader of a result, such as that masks are missing
+    pool: tuple[tuple[Path, ...], ...] = ()  # all training and all test images, where these were drawn from them
 
     @property
     def has_masks(self) -> bool:

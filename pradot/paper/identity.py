@@ -29,15 +29,16 @@ def identify(dataset, root, category, preset, encoder, *, seed=0, out="runs", pr
     Returns
     -------
     data : Category
+        With the training images of this run, see `pradot.paper.training.draw_training`.
     identity : dict
-        The part of its record that a run is found again by: data, settings, encoder, seed.
+        The part of its record that a run is found again by: data, settings, encoder, seed, training set.
     path : Path
         Where its record is, or will be.
 
     Raises
     ------
     PradotError
-        The data cannot be read, or the encoder takes images of another size than the preset's.
+        The data cannot be read or are too few to be drawn from, or the encoder takes images of another size than the preset's.
     """
     if encoder.image_size != preset.image_size:
         raise PradotError(f"preset {preset.name} needs images of {preset.image_size} px; the encoder has {encoder.image_size}")

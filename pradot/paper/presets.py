@@ -94,8 +94,8 @@ class Preset:
 
     @property
     def label(self):
-        """Name for tables; neither a variant nor a shortened run is ever taken for the preset itself."""
-        return ", ".join(filter(None, [self.name, self.variant, "shortened" if self.is_shortened else ""]))
+        """Name for tables; no variant, no shortened run and no other training set is ever taken for the preset itself."""
+        return ", ".join(filter(None, [self.name, self.variant, self.training.label, "shortened" if self.is_shortened else ""]))
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ class Rival:
 
     @property
     def label(self):
-        """Name for tables; a variant is never taken for the method itself."""
-        return ", ".join(filter(None, [self.name, self.variant]))
+        """Name for tables; no variant and no other training set is ever taken for the method itself."""
+        return ", ".join(filter(None, [self.name, self.variant, self.training.label]))
 
 
 FAST = Preset(

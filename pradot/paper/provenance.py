@@ -204,10 +204,15 @@ def file_hashes(data, progress=False):
 def _hash_files(root, stats, progress):
     hashes = []
     with progress_bar(len(stats), f"reading {root.name}", "file", progress) as bar:
-        for path, *_ in stats:  # a list may name images that lie elsewhere
-            hashes.append((os.path.relpath(path, root), hash_file(path)))
+        for path, *of_content in stats:  # a list may name images that lie elsewhere
+            hashes.append((os.path.relpath(path, root), _hash_known(path, *of_content)))
             bar.update()
     return hashes
+
+
+@functools.lru_cache(maxsize=100_000)  # runs on other parts of the same images too
+def _hash_known(path, size, time):  # a file of another size or time is another one
+    return hash_file(path)
 
 
 def _size_and_time(path):

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from pradot.branches import Branch
@@ -20,6 +21,7 @@ from pradot.paper.identity import identify
 from pradot.paper.presets import Rival
 from pradot.paper.provenance import FILE_DIGITS, conditions, file_hashes, hash_file, other_code
 from pradot.paper.records import RECORD_FORMAT, hash_record, read_record
+from pradot.paper.training import drawn_features
 from pradot.sealed import load_sealed, read_metadata, save_sealed
 from pradot.stopwatch import Stopwatch
 
@@ -105,10 +107,11 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
     paths = [sample.path for sample in data.test]
     shapes = [image_shape(path) for path in paths]
     found = check_test(data, shapes)
-    tested = encoder.features(paths, cache=cache, progress=progress, seconds=seconds) if paths else None
+    features_of = partial(drawn_features, encoder, data=data, cache=cache, progress=progress, seconds=seconds)
+    tested = features_of(paths) if paths else None
     if cache is not None:
         tested = None  # the cache keeps them until they are scored
-    features = encoder.features(data.train, cache=cache, progress=progress, seconds=seconds)
+    features = features_of(data.train)
     validation = None  # a part of the training images, unless the data set holds some out itself
     if data.validation:
         validation = encoder.features(data.validation, cache=cache, progress=progress, seconds=seconds)
@@ -125,7 +128,7 @@ def _fit_and_evaluate(data, source, identity, path, preset, encoder, model, cach
     results, branch_maps = {"metrics": dict.fromkeys(METRICS), "by_defect": {}, "images": []}, {}
     if data.test:
         if tested is None:
-            tested = encoder.features(paths, cache=cache, progress=progress, seconds=seconds)
+            tested = features_of(paths)
         watch = Stopwatch(seconds)
         branch_maps, score_maps, scores = maps_and_scores(detector, tested)
         all_shapes += shapes

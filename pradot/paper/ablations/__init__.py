@@ -5,7 +5,8 @@ any other (`pradot.paper.runs.run`); its table reads the records.
 
 `ABLATIONS` has them by name, as functions of the name and the base preset, in the order of notebooks 09 and, for the last four,
 11. `ENCODERS` are the backbones compared, `RUNGS` the settings in which the preset ``best`` differs from others, in the order
-of the ladder. The questions are in `questions`, running them and their tables in `results`.
+of the ladder. What an ablation is says `rows`; those of one setting are in `questions`, those of whole methods and of training
+images in `methods`, running them and their tables in `results`.
 """
 
 from pradot.paper.ablations.methods import CONTAMINATIONS, RUNGS, SHOTS

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pradot.paper.ablations.rows import Ablation, Row
+from pradot.paper.ablations.rows import Ablation, Row, per_position
 from pradot.paper.presets import PRESETS, RIVALS
 from pradot.paper.training import TrainingSet
 
@@ -54,28 +54,30 @@ def rivals(name, base):
     )
 
 
-def _trained(label, preset, group, value, change, **drawn):
-    """A row whose training images are drawn in another way."""
-    variant = ", ".join(filter(None, [preset.variant, change]))
-    return Row(label, replace(preset, variant=variant, training=TrainingSet(**drawn)), value=value, group=group)
+def _beside(base, name):
+    """Another method, with images as the base's: lines of one plot have one size of images and of evaluation."""
+    return replace(RIVALS[name], image_size=base.image_size, evaluation_size=base.evaluation_size)
 
 
 def few(name, base):
     """The base and PatchCore, fitted on few images of those that there are."""
-    rows, bank, per_position = [], RIVALS["patchcore-10"], f"{base.n_prototypes:g} per position"
-    for n in SHOTS:
-        images, part = f"{n} image{'s' if n > 1 else ''}", min(1.0, base.n_prototypes / n)
-        as_large = replace(bank, variant=f"bank of {per_position}", parameters=(("part", part),))
-        for group, method in ((base.label, base), (f"PatchCore {per_position}", as_large), ("PatchCore 10 %", bank)):
-            rows.append(_trained(f"{group}, {images}", method, group, n, images, n_images=n))
-    everything = [Row(f"{group}, all images", method, group=group) for group, method in ((base.label, base), (group, bank))]
+    bank, n = _beside(base, "patchcore-10"), base.n_prototypes
+    as_large = f"patchcore, {per_position(n)} per position"
+    rows = []
+    for n_images in SHOTS:
+        training = TrainingSet(n_images)
+        other = {"variant": f"bank of {per_position(n)} per position", "parameters": (("part", min(1.0, n / n_images)),)}
+        for group, method in {base.label: base, as_large: replace(bank, **other), bank.label: bank}.items():
+            preset = replace(method, training=training)
+            rows.append(Row(f"{group}, {training.label}", preset, value=n_images, group=group))
+    rows += [Row(f"{method.label}, all images", method, group=method.label) for method in (base, bank)]
     return Ablation(
         name,
-        "How few normal images are enough? PatchCore stands beside, its bank as many patches a position as there are "
-        "prototypes, and 10 %; images are drawn by the seed.",
+        "How few normal images are enough? They are drawn by the seed. PatchCore stands beside, with a bank of 10 % and with "
+        "one of as many patches a position as a branch has prototypes.",
         "normal images",
         base,
-        (*rows, *everything),
+        tuple(rows),
         logarithmic=True,
     )
 
@@ -83,16 +85,15 @@ def few(name, base):
 def contaminated(name, base):
     """The base and PatchCore, fitted without and with defects among the training images."""
     rows = []
-    for method in (base, RIVALS["patchcore-1"], RIVALS["patchcore-10"]):
-        for part in CONTAMINATIONS:
-            percent, drawn = f"{100 * part:g} %", {"contamination": part, "held_back": max(CONTAMINATIONS)}
-            label, change = f"{method.label}, {percent}", f"{percent} defects"
-            rows.append(_trained(label, method, method.label, 100 * part, change, **drawn))
+    for method in (base, _beside(base, "patchcore-1"), _beside(base, "patchcore-10")):
+        for share in CONTAMINATIONS:
+            preset = replace(method, training=TrainingSet(contamination=share, held_out=max(CONTAMINATIONS)))
+            rows.append(Row(f"{method.label}, {100 * share:g} %", preset, value=100 * share, group=method.label))
     return Ablation(
         name,
-        "What do defects among the training images cost? Defective test images are drawn by the seed, the same for all rows; "
-        "they are no test images, and join the normal ones as the given part of these.",
-        "defects among the normal images, %",
+        "What do defects among the training images cost? Defective test images, drawn by the seed, are left out of the test, "
+        "the same for all rows, and become the given share of the training images.",
+        "defects among the training images, %",
         base,
         tuple(rows),
     )

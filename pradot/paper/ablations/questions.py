@@ -5,7 +5,7 @@ from dataclasses import replace
 from pradot.branches import Branch
 from pradot.errors import PradotError
 from pradot.paper.ablations import methods
-from pradot.paper.ablations.rows import Ablation, Row
+from pradot.paper.ablations.rows import Ablation, Row, per_position
 from pradot.paper.presets import PRESETS, Rival
 from pradot.starts import STARTS
 
@@ -89,7 +89,7 @@ def _alpha(name, base):
 
 
 def _n(name, base):
-    names = [f"1/{round(1 / n)}" if n < 1 else str(n) for n in N_PROTOTYPES]
+    names = [per_position(n) for n in N_PROTOTYPES]
     return Ablation(
         name,
         "How many prototypes per position are enough?",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pradot.errors import PradotError
-from pradot.paper.ablations.questions import Ablation
+from pradot.paper.ablations.rows import Ablation
 from pradot.paper.bench import Outcome, bench, list_ablation_jobs
 from pradot.paper.records import read_record, slug
 from pradot.paper.tables import COLUMNS, as_rows, columns_of, conditions, write_table

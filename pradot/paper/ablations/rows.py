@@ -26,3 +26,8 @@ class Ablation:
     base: Preset  # what the rows have in common
     rows: tuple[Row, ...]
     logarithmic: bool = False  # whether the axis of values is
+
+
+def per_position(n):
+    """A number of prototypes per position as text: ``1/4`` or ``16``."""
+    return f"1/{round(1 / n)}" if n < 1 else str(n)

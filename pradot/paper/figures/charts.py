@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
+from pradot.errors import PradotError
 from pradot.paper.figures.style import DIVERGING, PALETTE
 from pradot.paper.tables import COLUMNS, LOCO_COLUMNS
 
@@ -169,11 +170,18 @@ def ablation_plot(ablation, table):
     Returns
     -------
     matplotlib Figure
+
+    Raises
+    ------
+    PradotError
+        No row has numbers.
     """
     metrics = [*COLUMNS.values(), *LOCO_COLUMNS.values()]
     titles = [title for title, what in table if title in metrics and what == "this run" and table[title, what].notna().any()][
         :4
     ]
+    if not titles:
+        raise PradotError(f"no row of the ablation {ablation.name} has numbers: there is nothing to plot")
     values = {row.label: row.value for row in ablation.rows if row.value is not None}
     groups = {}  # labels of their rows
     for row in ablation.rows:
@@ -187,7 +195,7 @@ def ablation_plot(ablation, table):
         spread = table.get((title, "std"))
         if values:
             ticks = {}
-            for of_group, (group, labels) in zip(sns.color_palette(PALETTE), groups.items(), strict=False):
+            for of_group, (group, labels) in zip(sns.color_palette(PALETTE, len(groups)), groups.items(), strict=True):
                 line_colour = colour if len(groups) == 1 else of_group
                 on_axis = shown[[label for label in labels if label in values and label in shown]]
                 x = [values[label] for label in on_axis.index]
@@ -198,6 +206,7 @@ def ablation_plot(ablation, table):
                 for label in (label for label in labels if label in shown and label not in values):
                     ax.axhline(shown[label], color="0.4" if len(groups) == 1 else line_colour, linestyle="--", linewidth=1)
                     where = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 7}
+                    where["color"] = "black" if len(groups) == 1 else line_colour
                     ax.annotate(label.removeprefix(f"{group}, "), (1, shown[label]), **where)
             ax.set_ylim(_percent_limits(shown, spread))
             if ablation.logarithmic:

@@ -41,7 +41,8 @@ def as_rows(records):
 def benchmarks(runs):
     """The records that belong in one table: of one data set, label and encoder, the newest of each category and seed.
 
-    Rows of ablations and runs of other methods are left out: their tables are those of `pradot.paper.ablations`.
+    Rows of ablations, runs of other methods and those of drawn training images are left out: their tables are those of
+    `pradot.paper.ablations`.
 
     Parameters
     ----------
@@ -55,7 +56,9 @@ def benchmarks(runs):
     """
     chosen = {}
     rows = collect(runs)
-    others = rows["record"].map(lambda record: bool(record.get("variant")) or "method" in record["settings"])
+    others = rows["record"].map(
+        lambda record: bool(record.get("variant")) or "training" in record or "method" in record["settings"]
+    )
     groups = rows[~others].groupby(["dataset", "label", "encoder", "weights"], sort=True)
     for (dataset, label, encoder, weights), rows in groups:
         name = f"{slug(dataset)}-{slug(label)}-{slug(encoder)}"
