@@ -128,7 +128,8 @@ def write_ablation(result, out):
     """
     ablation, rows = result.ablation, result.rows
     if rows.empty:
-        raise PradotError(f"no row of the ablation {ablation.name} has numbers: {'; '.join(result.reasons.values())}")
+        reasons = "; ".join(dict.fromkeys(result.reasons.values()))
+        raise PradotError(f"no row of the ablation {ablation.name} has numbers: {reasons}")
     dataset, encoders = rows["dataset"].iloc[0], sorted(set(rows["encoder"]))
     name = [
         slug(dataset),
