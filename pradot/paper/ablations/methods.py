@@ -93,7 +93,7 @@ def contaminated(name, base):
         name,
         "What do defects among the training images cost? Defective test images, drawn by the seed, are left out of the test, "
         "the same for all rows, and become the given share of the training images.",
-        "defects among the training images, %",
+        "defects in training, %",
         base,
         tuple(rows),
     )

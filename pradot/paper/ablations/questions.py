@@ -222,6 +222,7 @@ def _size(name, base):
         "side of the images, px",
         base,
         tuple(_row(str(side), base, f"images of {side} px", value=side, image_size=side) for side in SIZES),
+        logarithmic=True,
     )
 
 

@@ -183,7 +183,7 @@ def ablation_plot(ablation, table):
     if not titles:
         raise PradotError(f"no row of the ablation {ablation.name} has numbers: there is nothing to plot")
     values = {row.label: row.value for row in ablation.rows if row.value is not None}
-    groups = {}  # labels of their rows
+    groups, dashed = {}, None  # labels of their rows; what those without a value are
     for row in ablation.rows:
         groups.setdefault(row.group, []).append(row.label)
     height = 2.9 if values else 1.0 + 0.32 * len(table)
@@ -205,9 +205,11 @@ def ablation_plot(ablation, table):
                     ax.errorbar(x, on_axis, spread[on_axis.index], fmt="none", color=line_colour, capsize=3)
                 for label in (label for label in labels if label in shown and label not in values):
                     ax.axhline(shown[label], color="0.4" if len(groups) == 1 else line_colour, linestyle="--", linewidth=1)
+                    if len(groups) > 1:  # all of one kind: one line of the legend tells what
+                        dashed = label.removeprefix(f"{group}, ")
+                        continue
                     where = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 7}
-                    where["color"] = "black" if len(groups) == 1 else line_colour
-                    ax.annotate(label.removeprefix(f"{group}, "), (1, shown[label]), **where)
+                    ax.annotate(label, (1, shown[label]), **where)
             ax.set_ylim(_percent_limits(shown, spread))
             if ablation.logarithmic:
                 ax.set_xscale("log")
@@ -226,6 +228,8 @@ def ablation_plot(ablation, table):
             ax.set(ylabel=ablation.changes if number == 0 else "", xlabel="%")
         ax.set_title(textwrap.fill(title if "%" in title else f"{title} (%)", 30))
     if values and len(groups) > 1:
+        if dashed:
+            axes[0, -1].plot([], [], color="0.4", linestyle="--", linewidth=1, label=dashed)
         axes[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
