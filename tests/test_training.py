@@ -222,3 +222,12 @@ def test_a_record_of_an_odd_training_set_is_not_repeated(training, root, tiny_en
     record = read_record(path) | {"training": training}
     with pytest.raises(PradotError, match=r"do not fit this version \(training: "):
         preset_of(record, path)
+
+
+def test_validation_images_of_the_data_set_stay_what_they_are_beside_drawn_ones(tiny_encoder, tmp_path):
+    root = write_loco_category(tmp_path / "data", n_bad=3).parent
+    for training, n_validation in ((TrainingSet(None, 0.2, 0.2), 2), (TrainingSet(3), 1)):
+        where = {"out": tmp_path / "runs", "cache": tmp_path / "cache"}
+        record, _, _ = run("mvtec_loco", root, "juice_bottle", experiment(training), tiny_encoder, **where)
+        assert record["counts"]["validation"] == n_validation  # the data set's own, or one of the three drawn
+        assert record["counts"]["train"] == (5 if training.n_images is None else 2)
